@@ -1,1 +1,3 @@
-//! devices
+//! Serial and virtio devices as state machines over guest memory.
+
+pub mod device;

@@ -37,7 +37,4 @@ pub mod spec;
 pub mod vsock;
 
 pub use message::{CodecError, End, EndReason, FILES_PER_MESSAGE, FromMachine, MAX_MESSAGE, ToMachine, decode, encode};
-pub use spec::{
-    BlockBacking, Disk, DiskId, Extent, FileIndex, KernelLogRegion, MachineSpec, SECTOR_SIZE, VHOST_SOCKETS_PER_DISK,
-    Vsock,
-};
+pub use spec::{BlockBacking, Disk, DiskId, Extent, FileIndex, KernelLogRegion, MachineSpec, SECTOR_SIZE, Vsock};

@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 /// Size in bytes of the unit in which virtio-blk counts (virtio 1.2, 5.2.4).
 pub const SECTOR_SIZE: u64 = 512;
 
-/// vhost-user sockets that serve one disk under emulation.
-pub const VHOST_SOCKETS_PER_DISK: usize = 1;
-
 /// Position of a file descriptor among those sent to the machine process, from 0.
 pub type FileIndex = u32;
 
