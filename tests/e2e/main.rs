@@ -1,0 +1,11 @@
+//! What Coracle promises, told as a shell session. One body for every back end: `CORACLE_TEST_ACCEL` chooses.
+
+mod endings;
+mod exits;
+mod identity;
+mod layers;
+mod leftovers;
+mod refusals;
+mod roots;
+mod stdio;
+mod terminals;

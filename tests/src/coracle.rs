@@ -1,0 +1,246 @@
+//! The command line under test.
+
+use std::ffi::OsStr;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::{fixtures, workspace};
+
+/// How long one command may take. The lab runs a guest inside a guest in an emulator: generous.
+const DEADLINE: Duration = Duration::from_secs(240);
+
+/// A `coracle` with a home of its own.
+#[derive(Debug)]
+pub struct Coracle {
+    home: TempDir,
+}
+
+/// What a shell sees of a command.
+#[derive(Debug)]
+pub struct Output {
+    /// Exit code; 128 plus the signal if one ended it.
+    pub code: i32,
+    /// Standard output.
+    pub stdout: Vec<u8>,
+    /// Standard error.
+    pub stderr: String,
+    /// From start to exit.
+    pub took: Duration,
+}
+
+impl Output {
+    /// Standard output as text.
+    ///
+    /// # Panics
+    ///
+    /// If it is not UTF-8.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("standard output is text")
+    }
+
+    /// Fails the test unless the exit code is `code`.
+    ///
+    /// # Panics
+    ///
+    /// If it is another, showing everything.
+    #[track_caller]
+    #[must_use]
+    pub fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "exit code\nstdout: {}\nstderr: {}", self.shown(), self.stderr);
+        self
+    }
+
+    /// Fails the test unless standard error contains each of `parts`.
+    ///
+    /// # Panics
+    ///
+    /// If one is missing.
+    #[track_caller]
+    #[must_use]
+    pub fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.stderr.contains(part), "{part:?} is not in stderr: {}", self.stderr);
+        }
+        self
+    }
+
+    fn shown(&self) -> String {
+        String::from_utf8_lossy(&self.stdout[..self.stdout.len().min(4096)]).into_owned()
+    }
+}
+
+impl Coracle {
+    /// A new, empty home.
+    ///
+    /// # Panics
+    ///
+    /// If the temporary directory cannot be made.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { home: TempDir::with_prefix("coracle-e2e-").expect("a temporary directory") }
+    }
+
+    /// A home that the tests of this process share, with the busybox fixture loaded as `busybox`.
+    #[must_use]
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<Coracle> = OnceLock::new();
+        SHARED.get_or_init(|| {
+            let coracle = Self::new();
+            coracle.load(&fixtures::busybox());
+            coracle
+        })
+    }
+
+    /// The path of the home.
+    #[must_use]
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The binary: `$CORACLE_BIN`, or what `cargo xtask build` assembled.
+    #[must_use]
+    pub fn binary() -> PathBuf {
+        std::env::var_os("CORACLE_BIN").map_or_else(|| workspace().join("target/dist/bin/coracle"), PathBuf::from)
+    }
+
+    /// A command with this home, no standard input, and the back end under test.
+    #[must_use]
+    pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(Self::binary());
+        let accelerator = std::env::var("CORACLE_TEST_ACCEL").unwrap_or_else(|_| "emulated".into());
+        command.args(arguments).env("CORACLE_HOME", self.home()).env("CORACLE_ACCEL", accelerator);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs a command to its end.
+    pub fn coracle<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        finish(self.command(arguments), b"")
+    }
+
+    /// `coracle run --rm ARGUMENTS`.
+    pub fn run<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Output {
+        self.run_with_input(arguments, b"")
+    }
+
+    /// `coracle run --rm ARGUMENTS` with standard input.
+    pub fn run_with_input<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>, input: &[u8]) -> Output {
+        let mut command = self.command(["run", "--rm"]);
+        command.args(arguments);
+        finish(command, input)
+    }
+
+    /// `coracle run --rm busybox sh -c SCRIPT`.
+    pub fn sh(&self, script: &str) -> Output {
+        self.run(["busybox", "sh", "-c", script])
+    }
+
+    /// `coracle load -i PATH`, which must succeed.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn load(&self, path: &Path) {
+        let _ = self.coracle([OsStr::new("load"), OsStr::new("-i"), path.as_os_str()]).expect(0);
+    }
+
+    /// Fails the test if a container, a run directory or a half-made file is left.
+    ///
+    /// # Panics
+    ///
+    /// If something is left, naming it.
+    #[track_caller]
+    pub fn nothing_left(&self) {
+        let listed = self.coracle(["ps", "-a", "-q"]).expect(0);
+        assert_eq!(listed.text().trim(), "", "containers are left");
+        for directory in ["data/containers", "data/tmp", "run/containers"] {
+            let path = self.home().join(directory);
+            let left: Vec<PathBuf> = std::fs::read_dir(&path)
+                .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
+                .unwrap_or_default();
+            assert!(left.is_empty(), "left in {}: {left:?}", path.display());
+        }
+    }
+}
+
+impl Default for Coracle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Runs a prepared command to its end with `input` on its standard input (`/dev/null` if empty).
+///
+/// # Panics
+///
+/// If it cannot be started or takes longer than the deadline; it is then killed.
+pub fn finish(mut command: Command, input: &[u8]) -> Output {
+    if !input.is_empty() {
+        command.stdin(Stdio::piped());
+    }
+    let started = Instant::now();
+    let mut child = command.spawn().unwrap_or_else(|e| panic!("{}: {e}", Coracle::binary().display()));
+    thread::scope(|scope| {
+        if let Some(mut stdin) = child.stdin.take() {
+            // A process that ends without reading its input breaks the pipe: that is its right.
+            scope.spawn(move || drop(stdin.write_all(input)));
+        }
+        let stdout = reader(scope, child.stdout.take());
+        let stderr = reader(scope, child.stderr.take());
+        let status = wait(&mut child, started + DEADLINE);
+        let took = started.elapsed();
+        Output {
+            code: shell_code(status),
+            stdout: stdout.join().expect("the reader of stdout"),
+            stderr: String::from_utf8_lossy(&stderr.join().expect("the reader of stderr")).into_owned(),
+            took,
+        }
+    })
+}
+
+fn reader<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    stream: Option<impl Read + Send + 'scope>,
+) -> thread::ScopedJoinHandle<'scope, Vec<u8>> {
+    scope.spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut stream) = stream {
+            stream.read_to_end(&mut bytes).expect("a readable pipe");
+        }
+        bytes
+    })
+}
+
+/// Waits for a child until `deadline`.
+///
+/// # Panics
+///
+/// If it is still running then; it is killed first.
+pub fn wait(child: &mut Child, deadline: Instant) -> ExitStatus {
+    loop {
+        if let Some(status) = child.try_wait().expect("wait") {
+            return status;
+        }
+        if Instant::now() > deadline {
+            child.kill().expect("kill");
+            child.wait().expect("wait after kill");
+            panic!("still running after {DEADLINE:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// The code that a shell reports.
+#[must_use]
+pub fn shell_code(status: ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt;
+    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
+}
