@@ -28,7 +28,9 @@
 //!
 //! # Frames
 //!
-//! [`frame`]: a 4-byte little-endian length, then a `postcard` body of at most [`MAX_FRAME`] bytes.
+//! [`frame`]: a 4-byte little-endian length, then a `postcard` body of at most [`MAX_FRAME`] bytes
+//! ([`MAX_GUEST_FRAME`] from the guest). A [`StreamOpen`] frame has always [`StreamOpen::FRAME_LENGTH`] bytes, so
+//! that its reader need not take any of the raw bytes that follow it.
 //!
 //! # Threats
 //!
@@ -41,7 +43,7 @@
 pub mod frame;
 pub mod message;
 
-pub use frame::{FrameBuffer, FrameError, MAX_FRAME, encode_frame};
+pub use frame::{FrameBuffer, FrameError, MAX_FRAME, MAX_GUEST_FRAME, encode_frame};
 pub use message::*;
 
 /// Version of this protocol. Host and guest must agree on it exactly.

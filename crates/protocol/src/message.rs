@@ -258,6 +258,28 @@ pub struct StreamOpen {
     pub token: StreamToken,
 }
 
+impl StreamOpen {
+    /// Bytes of its frame: 4 of length and 16 of token.
+    pub const FRAME_LENGTH: usize = 20;
+
+    /// Its frame.
+    #[must_use]
+    pub fn to_frame(self) -> [u8; Self::FRAME_LENGTH] {
+        let mut frame = [0; Self::FRAME_LENGTH];
+        frame[0] = 16;
+        frame[4..].copy_from_slice(&self.token.0);
+        frame
+    }
+
+    /// The message in a frame, or `None` if it is none.
+    #[must_use]
+    pub fn from_frame(frame: &[u8; Self::FRAME_LENGTH]) -> Option<Self> {
+        let (header, token) = frame.split_first_chunk::<4>()?;
+        let token = StreamToken(token.try_into().ok()?);
+        (*header == [16, 0, 0, 0]).then_some(Self { token })
+    }
+}
+
 /// Why a process could not be started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SpawnError {
