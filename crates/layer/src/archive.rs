@@ -1,0 +1,419 @@
+//! A stream of bytes becomes tar members.
+//!
+//! ```text
+//!             ┌──────────── x, g, L, K: read its body ────────────┐
+//!             ▼                                                   │
+//!  start ─▶ header ── any other type ─▶ Member ─ content read or skipped ─▶ header
+//!             │
+//!             └── two zero blocks, or the end of the input ─▶ end: the rest is read and ignored
+//! ```
+
+use std::collections::BTreeMap;
+use std::io::{self, BufRead, BufReader, Read};
+
+use crate::changeset::Timestamp;
+use crate::error::{EntryFault, HeaderFault, LayerError};
+use crate::limits::Limits;
+use crate::path::EntryName;
+use crate::pax::Records;
+use crate::sparse::{MapLines, PaxSparse, SparseMap};
+use crate::tar_format::{self, BLOCK, Header};
+
+/// Reads shorter than this go through a buffer of this size; longer ones go straight to their destination.
+const BUFFER: usize = 64 << 10;
+
+/// One member: its header, with all headers before it that describe it taken into account.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// As the archive has it.
+    pub(crate) name: Vec<u8>,
+    pub(crate) link_name: Vec<u8>,
+    /// Old and rare flags are replaced by those that mean the same.
+    pub(crate) type_flag: u8,
+    pub(crate) mode: u16,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) mtime: Timestamp,
+    pub(crate) xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) device: (i64, i64),
+    /// The parts of the file that are stored; for an ordinary file one, for other types none.
+    pub(crate) content: SparseMap,
+}
+
+impl Member {
+    pub(crate) fn fault(&self, fault: impl Into<EntryFault>) -> LayerError {
+        entry_fault(&self.name, fault.into())
+    }
+}
+
+fn entry_fault(name: &[u8], fault: EntryFault) -> LayerError {
+    LayerError::Entry { entry: name.into(), fault }
+}
+
+/// Headers that describe the member after them.
+#[derive(Debug, Default)]
+struct Description {
+    pax: Option<Records>,
+    long_name: Option<Vec<u8>>,
+    long_link_name: Option<Vec<u8>>,
+}
+
+/// A tar archive being read.
+#[derive(Debug)]
+pub(crate) struct Archive<'l, R> {
+    input: BufReader<R>,
+    position: u64,
+    limits: &'l Limits,
+    globals: Records,
+    /// Name of the member whose content is next.
+    current: Vec<u8>,
+    /// Stored bytes of the current member that are still unread, and the padding after them.
+    left: u64,
+    padding: u64,
+}
+
+/// Why bytes are missing.
+#[derive(Debug)]
+enum Missing {
+    End,
+    Failed(io::Error),
+}
+
+impl<'l, R: Read> Archive<'l, R> {
+    pub(crate) fn new(input: R, limits: &'l Limits) -> Self {
+        let input = BufReader::with_capacity(BUFFER, input);
+        Self { input, position: 0, limits, globals: Records::default(), current: Vec::new(), left: 0, padding: 0 }
+    }
+
+    /// The next member, after what is unread of the last one.
+    pub(crate) fn next_member(&mut self) -> Result<Option<Member>, LayerError> {
+        self.skip_content()?;
+        let mut description = Description::default();
+        loop {
+            let position = self.position;
+            let fault = |fault| LayerError::Header { position, fault };
+            let Some(block) = self.header_block()? else {
+                let dangling = description.pax.is_some() || description.long_name.is_some();
+                return if dangling || description.long_link_name.is_some() {
+                    Err(fault(HeaderFault::Dangling))
+                } else {
+                    Ok(None)
+                };
+            };
+            let header = Header::new(&block).ok_or_else(|| fault(HeaderFault::Checksum))?;
+            match header.type_flag() {
+                b'x' => {
+                    let records = Records::parse(&self.description_body(&header, "PAX")?).map_err(fault)?;
+                    fill(&mut description.pax, records, "PAX").map_err(fault)?;
+                }
+                b'g' => {
+                    let body = self.description_body(&header, "global PAX")?;
+                    self.globals.update_global(Records::parse_global(&body).map_err(fault)?);
+                }
+                b'L' => {
+                    let body = self.description_body(&header, "GNU long name")?;
+                    let name = tar_format::text(&body).to_vec();
+                    fill(&mut description.long_name, name, "GNU long name").map_err(fault)?;
+                }
+                b'K' => {
+                    let body = self.description_body(&header, "GNU long link")?;
+                    let name = tar_format::text(&body).to_vec();
+                    fill(&mut description.long_link_name, name, "GNU long link").map_err(fault)?;
+                }
+                _ => return self.member(&header, description).map(Some),
+            }
+        }
+    }
+
+    /// A block that is not the end of the archive.
+    fn header_block(&mut self) -> Result<Option<[u8; BLOCK]>, LayerError> {
+        let Some(block) = self.block()? else { return Ok(None) };
+        if block != [0; BLOCK] {
+            return Ok(Some(block));
+        }
+        match self.block()? {
+            Some(next) if next != [0; BLOCK] => {
+                let position = self.position - 2 * BLOCK as u64;
+                Err(LayerError::Header { position, fault: HeaderFault::LoneZeroBlock })
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// One block, or `None` at the end of the input.
+    fn block(&mut self) -> Result<Option<[u8; BLOCK]>, LayerError> {
+        let mut block = [0; BLOCK];
+        let start = self.position;
+        match self.fill(&mut block) {
+            Ok(()) => Ok(Some(block)),
+            Err(Missing::End) if self.position == start => Ok(None),
+            Err(Missing::End) => Err(LayerError::TruncatedHeader { position: start }),
+            Err(Missing::Failed(source)) => Err(LayerError::Read { position: self.position, source }),
+        }
+    }
+
+    /// Fills `target`, however the bytes arrive.
+    fn fill(&mut self, target: &mut [u8]) -> Result<(), Missing> {
+        let mut filled = 0;
+        while filled < target.len() {
+            match self.input.read(&mut target[filled..]) {
+                Ok(0) => return Err(Missing::End),
+                Ok(read) => {
+                    filled += read;
+                    self.position += read as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(Missing::Failed(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The body of a header that describes the next member.
+    fn description_body(&mut self, header: &Header<'_>, what: &'static str) -> Result<Vec<u8>, LayerError> {
+        let position = self.position - BLOCK as u64;
+        let fault = |fault| LayerError::Header { position, fault };
+        let size = header.size().and_then(|size| usize::try_from(size).ok());
+        let size = size.ok_or_else(|| fault(HeaderFault::Number("size")))?;
+        let limit = self.limits.extended_header_bytes;
+        if size as u64 > limit {
+            return Err(fault(HeaderFault::TooLarge(what, limit)));
+        }
+        let mut body = vec![0; size.next_multiple_of(BLOCK)];
+        self.fill(&mut body).map_err(|missing| match missing {
+            Missing::End => LayerError::TruncatedHeader { position },
+            Missing::Failed(source) => LayerError::Read { position, source },
+        })?;
+        body.truncate(size);
+        Ok(body)
+    }
+
+    fn member(&mut self, header: &Header<'_>, description: Description) -> Result<Member, LayerError> {
+        let mut pax = description.pax.unwrap_or_default();
+        let path = pax.sparse.name.take().or(pax.path.take());
+        let name = agree(path, description.long_name);
+        let name = name.map_err(|name| entry_fault(&name, EntryFault::Ambiguous("name")))?;
+        let name = name.unwrap_or_else(|| header.name());
+        let fault = |fault| entry_fault(&name, fault);
+        let link_name = agree(pax.link_path.take(), description.long_link_name);
+        let link_name = link_name.map_err(|_| fault(EntryFault::Ambiguous("link name")))?;
+
+        let type_flag = match header.type_flag() {
+            0 if name.ends_with(b"/") => b'5',
+            0 | b'7' => b'0',
+            flag => flag,
+        };
+        let stored = match type_flag {
+            b'1'..=b'6' => 0, // What these types say of a size is not followed by content.
+            _ => match pax.size {
+                Some(size) => size,
+                None => unsigned(header.size(), "size").map_err(fault)?,
+            },
+        };
+        let owner = |own: Option<u64>, global: Option<u64>, field: Option<i64>, what| match own.or(global) {
+            Some(id) => id_in_range(id, what),
+            None => unsigned(field, what).and_then(|id| id_in_range(id, what)),
+        };
+        let uid = owner(pax.uid, self.globals.uid, header.uid(), "uid").map_err(fault)?;
+        let gid = owner(pax.gid, self.globals.gid, header.gid(), "gid").map_err(fault)?;
+        let mode = header.mode().ok_or_else(|| fault(EntryFault::Number("mode")))? & 0o7777;
+        let mtime = match pax.mtime.or(self.globals.mtime) {
+            Some(time) => time,
+            None => Timestamp {
+                seconds: header.mtime().ok_or_else(|| fault(EntryFault::Number("mtime")))?,
+                nanoseconds: 0,
+            },
+        };
+        let device = match type_flag {
+            b'3' | b'4' => header.device().ok_or_else(|| fault(EntryFault::Number("device")))?,
+            _ => (0, 0),
+        };
+        let mut xattrs = self.globals.xattrs.clone();
+        xattrs.append(&mut pax.xattrs);
+
+        self.current.clone_from(&name);
+        self.left = stored;
+        self.padding = stored.wrapping_neg() % BLOCK as u64;
+        let content = self.content_map(header, type_flag, &pax)?;
+        Ok(Member {
+            link_name: link_name.unwrap_or_else(|| header.link_name().to_vec()),
+            type_flag: if type_flag == b'S' { b'0' } else { type_flag },
+            mode: u16::try_from(mode).map_err(|_| entry_fault(&name, EntryFault::Number("mode")))?,
+            name,
+            uid,
+            gid,
+            mtime,
+            xattrs,
+            device,
+            content,
+        })
+    }
+
+    /// Which parts of the file follow; reads the part of the map that lies between header and content.
+    fn content_map(&mut self, header: &Header<'_>, type_flag: u8, pax: &Records) -> Result<SparseMap, LayerError> {
+        let map = match type_flag {
+            b'S' => self.gnu_sparse_map(header)?,
+            b'0' if !pax.sparse.is_empty() => match PaxSparse::new(&pax.sparse).map_err(|fault| self.fault(fault))? {
+                PaxSparse::Header(map) => map,
+                PaxSparse::Content(size) => self.sparse_map_lines(size)?,
+            },
+            _ => SparseMap::new(self.left, &[0, self.left]).map_err(|fault| self.fault(fault))?,
+        };
+        let extents = map.extents.len() as u64;
+        if extents > self.limits.sparse_extents {
+            return Err(self.fault(EntryFault::SparseExtents(self.limits.sparse_extents)));
+        }
+        map.check_stored(self.left).map_err(|fault| self.fault(fault))?;
+        Ok(map)
+    }
+
+    fn gnu_sparse_map(&mut self, header: &Header<'_>) -> Result<SparseMap, LayerError> {
+        let sparse = header.gnu_sparse();
+        let (slots, mut more, size) = sparse.ok_or_else(|| self.fault(EntryFault::Sparse("not a number")))?;
+        let size = unsigned(Some(size), "size").map_err(|fault| self.fault(fault))?;
+        let mut numbers = Vec::new();
+        self.take_slots(&mut numbers, slots)?;
+        while more {
+            let block = self.block()?.ok_or_else(|| self.truncated())?;
+            let (slots, another) = tar_format::gnu_sparse_continuation(&block);
+            self.take_slots(&mut numbers, slots)?;
+            more = another;
+        }
+        SparseMap::new(size, &numbers).map_err(|fault| self.fault(fault))
+    }
+
+    fn take_slots(&self, numbers: &mut Vec<u64>, slots: &[u8]) -> Result<(), LayerError> {
+        for slot in tar_format::sparse_slots(slots) {
+            let (offset, length) = slot.ok_or_else(|| self.fault(EntryFault::Sparse("not a number")))?;
+            let pair = u64::try_from(offset).and_then(|offset| Ok([offset, u64::try_from(length)?]));
+            numbers.extend(pair.map_err(|_| self.fault(EntryFault::Sparse("number out of range")))?);
+        }
+        if numbers.len() as u64 / 2 > self.limits.sparse_extents {
+            return Err(self.fault(EntryFault::SparseExtents(self.limits.sparse_extents)));
+        }
+        Ok(())
+    }
+
+    fn sparse_map_lines(&mut self, size: u64) -> Result<SparseMap, LayerError> {
+        let mut lines = MapLines::default();
+        loop {
+            if self.left < BLOCK as u64 {
+                return Err(self.fault(EntryFault::Sparse("the map is longer than the content")));
+            }
+            let block = self.block()?.ok_or_else(|| self.truncated())?;
+            self.left -= BLOCK as u64;
+            if lines.feed(&block, self.limits.sparse_extents).map_err(|fault| self.fault(fault))? {
+                return lines.finish(size).map_err(|fault| self.fault(fault));
+            }
+        }
+    }
+
+    fn fault(&self, fault: EntryFault) -> LayerError {
+        entry_fault(&self.current, fault)
+    }
+
+    fn truncated(&self) -> LayerError {
+        LayerError::TruncatedMember { entry: self.current.as_slice().into() }
+    }
+
+    /// Stored content of the current member, as a reader that remembers what went wrong.
+    pub(crate) fn content(&mut self) -> ContentReader<'_, 'l, R> {
+        ContentReader { archive: self, missing: None }
+    }
+
+    fn skip_content(&mut self) -> Result<(), LayerError> {
+        let mut skip = self.left.saturating_add(self.padding);
+        while skip > 0 {
+            let available = match self.input.fill_buf() {
+                Ok([]) => return Err(self.truncated()),
+                Ok(buffer) => buffer.len().min(usize::try_from(skip).unwrap_or(usize::MAX)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(LayerError::Read { position: self.position, source }),
+            };
+            self.input.consume(available);
+            self.position += available as u64;
+            skip -= available as u64;
+        }
+        (self.left, self.padding) = (0, 0);
+        Ok(())
+    }
+
+    /// Reads what follows the end of the archive, up to the end of the input.
+    pub(crate) fn drain(mut self) -> Result<(), LayerError> {
+        loop {
+            match self.input.fill_buf() {
+                Ok([]) => return Ok(()),
+                Ok(buffer) => {
+                    let length = buffer.len();
+                    self.input.consume(length);
+                    self.position += length as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(source) => return Err(LayerError::Read { position: self.position, source }),
+            }
+        }
+    }
+}
+
+/// The stored content of one member.
+#[derive(Debug)]
+pub(crate) struct ContentReader<'a, 'l, R> {
+    archive: &'a mut Archive<'l, R>,
+    missing: Option<Missing>,
+}
+
+impl<R: Read> ContentReader<'_, '_, R> {
+    /// What an error of the sink means: the archive's fault if it failed here, else the sink's own.
+    pub(crate) fn explain(self, source: io::Error) -> LayerError {
+        match self.missing {
+            Some(Missing::End) => self.archive.truncated(),
+            Some(Missing::Failed(source)) => LayerError::Read { position: self.archive.position, source },
+            None => LayerError::Store { entry: EntryName::from(self.archive.current.as_slice()), source },
+        }
+    }
+}
+
+impl<R: Read> Read for ContentReader<'_, '_, R> {
+    fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
+        let wanted = usize::try_from(self.archive.left).unwrap_or(usize::MAX).min(target.len());
+        if wanted == 0 {
+            return Ok(0);
+        }
+        match self.archive.input.read(&mut target[..wanted]) {
+            Ok(0) => self.missing = Some(Missing::End),
+            Ok(read) => {
+                self.archive.left -= read as u64;
+                self.archive.position += read as u64;
+                return Ok(read);
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => self.missing = Some(Missing::Failed(error)),
+        }
+        Err(io::ErrorKind::UnexpectedEof.into())
+    }
+}
+
+fn fill<T>(slot: &mut Option<T>, value: T, what: &'static str) -> Result<(), HeaderFault> {
+    match slot.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(HeaderFault::Repeated(what)),
+    }
+}
+
+/// The one name that PAX and GNU headers give; both, if they contradict each other, is an error.
+fn agree(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, Vec<u8>> {
+    match (pax, gnu) {
+        (Some(pax), Some(gnu)) if pax != gnu => Err(pax),
+        (pax, gnu) => Ok(pax.or(gnu)),
+    }
+}
+
+fn unsigned(number: Option<i64>, what: &'static str) -> Result<u64, EntryFault> {
+    let number = number.ok_or(EntryFault::Number(what))?;
+    u64::try_from(number).map_err(|_| EntryFault::Range(what))
+}
+
+/// Owners are 32 bits wide, and the highest value means "no owner" to Linux.
+fn id_in_range(id: u64, what: &'static str) -> Result<u32, EntryFault> {
+    u32::try_from(id).ok().filter(|&id| id != u32::MAX).ok_or(EntryFault::Range(what))
+}
