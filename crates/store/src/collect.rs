@@ -1,0 +1,145 @@
+//! Removing what nobody needs.
+
+use std::collections::HashSet;
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::lock::{self, NOFOLLOW_NONBLOCK};
+use crate::{Digest, Kind, Object, Result, Store, StoreError};
+
+/// What a collection removed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Collected {
+    /// Objects that nobody kept, sorted.
+    pub objects: Vec<Object>,
+    /// Things that a crash had left half-done.
+    pub leftovers: usize,
+    /// Bytes on disk that are free now.
+    pub bytes: u64,
+}
+
+impl Store {
+    /// Removes every object that is neither in the answer of `keep` nor leased, and what crashes left.
+    ///
+    /// `keep` is called under the store's lock, so it must not wait for anybody who waits for the store; reading
+    /// records is fine.
+    ///
+    /// # Errors
+    ///
+    /// What `keep` or the system said. What was removed by then stays removed.
+    pub fn collect<E>(&self, keep: impl FnOnce() -> Result<HashSet<Object>, E>) -> Result<Collected, E>
+    where
+        E: From<StoreError>,
+    {
+        let mut collected = Collected::default();
+        let mut doomed = Vec::new();
+        {
+            let _lock = self.lock_exclusive()?;
+            let mut keep = keep()?;
+            keep.extend(self.leased()?);
+            for object in self.objects()? {
+                if !keep.contains(&object)
+                    && let Some(path) = self.move_aside(&object)?
+                {
+                    doomed.push(path);
+                    collected.objects.push(object);
+                }
+            }
+            collected.objects.sort();
+            let leftovers = self.leftovers(&doomed)?;
+            collected.leftovers = leftovers.len();
+            doomed.extend(leftovers);
+        }
+        for path in doomed {
+            collected.bytes += bytes_on_disk(&path);
+            delete(&path)?;
+        }
+        Ok(collected)
+    }
+
+    /// Everything in the store. Names that are no digests are not ours, and left alone.
+    ///
+    /// # Errors
+    ///
+    /// Where a directory cannot be listed.
+    pub fn objects(&self) -> Result<Vec<Object>> {
+        let mut objects = Vec::new();
+        for kind in Kind::ALL {
+            for name in names(&self.home.join(kind.directory()))? {
+                if let Some(digest) = name.to_str().and_then(|n| Digest::from_hex(n).ok()) {
+                    objects.push(Object { kind, digest });
+                }
+            }
+        }
+        Ok(objects)
+    }
+
+    /// Takes an object's name away and returns where it is now. The caller holds the lock exclusively.
+    pub(crate) fn move_aside(&self, object: &Object) -> Result<Option<PathBuf>> {
+        let from = self.path(object);
+        let to = self.temporary_path("tmp", "removed");
+        match fs::rename(&from, &to) {
+            Ok(()) => Ok(Some(to)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(StoreError::io("remove", &from, e)),
+        }
+    }
+
+    /// What is in `H/tmp` and held by nobody, except `known`.
+    fn leftovers(&self, known: &[PathBuf]) -> Result<Vec<PathBuf>> {
+        let directory = self.home.join("tmp");
+        let mut leftovers = Vec::new();
+        for name in names(&directory)? {
+            let path = directory.join(name);
+            if known.contains(&path) {
+                continue;
+            }
+            match OpenOptions::new().read(true).custom_flags(NOFOLLOW_NONBLOCK).open(&path) {
+                Ok(file) if lock::is_free(&file) => {
+                    // A lock file goes at once, while its lock is ours: a waiter then makes a new one.
+                    if path.extension().is_some_and(|e| e == "lock") {
+                        delete(&path)?;
+                    } else {
+                        leftovers.push(path);
+                    }
+                }
+                Ok(_) => {}
+                // A symbolic link is nothing of ours. Other errors (no descriptors left) say nothing about its holder.
+                Err(e) if e.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error()) => leftovers.push(path),
+                Err(_) => {}
+            }
+        }
+        Ok(leftovers)
+    }
+}
+
+fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>> {
+    fs::read_dir(directory)
+        .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect())
+        .map_err(|e| StoreError::io("list", directory, e))
+}
+
+/// Removes a file, or a directory with everything in it. Another collector may have been faster.
+pub(crate) fn delete(path: &Path) -> Result<()> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    match removed {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(StoreError::io("remove", path, e)),
+        _ => Ok(()),
+    }
+}
+
+fn bytes_on_disk(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    let below = if found.is_dir() {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|e| bytes_on_disk(&e.path())).sum()
+    } else {
+        0
+    };
+    found.blocks() * 512 + below
+}

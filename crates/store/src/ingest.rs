@@ -1,0 +1,263 @@
+//! Taking things in: below `H/tmp` under a lock, then by rename to their names.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::facts::Facts;
+use crate::{Digest, Hasher, Lease, Object, Result, Store, StoreError, sync_directory};
+
+/// A file on its way into the store. Dropped before it is published, it is gone.
+#[derive(Debug)]
+pub struct FileIngest {
+    store: Store,
+    path: Option<PathBuf>,
+    file: File,
+}
+
+/// A converted layer on its way into the store. Dropped before it is published, it is gone.
+#[derive(Debug)]
+pub struct LayerIngest {
+    store: Store,
+    path: Option<PathBuf>,
+    data: File,
+    /// Holds the lock on the directory.
+    _directory: File,
+}
+
+impl Store {
+    /// Takes in a blob: all bytes of `reader`, whose digest and size must be the expected ones where given.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::WrongDigest`], [`StoreError::WrongSize`], or what reading or writing said. Nothing is left.
+    pub fn ingest_blob(
+        &self,
+        lease: &Lease,
+        reader: &mut dyn Read,
+        expected: Option<&Digest>,
+        expected_size: Option<u64>,
+    ) -> Result<Digest> {
+        let ingest = self.ingest_file()?;
+        let mut hasher = Hasher::default();
+        let mut buffer = vec![0; 256 << 10];
+        let mut size = 0u64;
+        let name = expected.copied().unwrap_or_else(|| Digest::of(b""));
+        loop {
+            let count = match reader.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(source) => return Err(StoreError::Source { digest: name, source }),
+            };
+            size += count as u64;
+            if let Some(expected) = expected_size.filter(|e| size > *e) {
+                return Err(StoreError::WrongSize { digest: name, expected, found: size, more: true });
+            }
+            hasher.update(&buffer[..count]);
+            ingest.write_all(&buffer[..count])?;
+        }
+        let found = hasher.finish();
+        if let Some(expected_size) = expected_size.filter(|e| size != *e) {
+            return Err(StoreError::WrongSize { digest: name, expected: expected_size, found: size, more: false });
+        }
+        if let Some(expected) = expected.filter(|e| **e != found) {
+            return Err(StoreError::WrongDigest { expected: *expected, found });
+        }
+        // A damaged blob of that name would win over its repair.
+        if let Err(StoreError::Damaged { object, .. }) = self.read_blob(&found, u64::MAX) {
+            self.discard(&object)?;
+        }
+        ingest.publish(lease, &Object::blob(found))?;
+        Ok(found)
+    }
+
+    /// Begins to take in one file.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be made.
+    pub fn ingest_file(&self) -> Result<FileIngest> {
+        let (file, path) = self.create_temporary("file")?;
+        Ok(FileIngest { store: self.clone(), path: Some(path), file })
+    }
+
+    /// Begins to take in a converted layer.
+    ///
+    /// # Errors
+    ///
+    /// Where its files cannot be made.
+    pub fn ingest_layer(&self) -> Result<LayerIngest> {
+        let _lock = self.lock_shared()?;
+        let path = self.temporary_path("tmp", "layer");
+        DirBuilder::new().mode(0o700).create(&path).map_err(|e| StoreError::io("create", &path, e))?;
+        // From here on dropping it removes what there is.
+        let made = File::open(&path).and_then(|directory| {
+            directory.lock_shared()?;
+            Ok((directory, create_new(&path.join("data"))?))
+        });
+        match made {
+            Ok((directory, data)) => {
+                Ok(LayerIngest { store: self.clone(), path: Some(path), data, _directory: directory })
+            }
+            Err(e) => {
+                let _ = fs::remove_dir_all(&path);
+                Err(StoreError::io("create", &path, e))
+            }
+        }
+    }
+
+    /// Makes a locked file in `H/tmp`.
+    pub(crate) fn create_temporary(&self, prefix: &str) -> Result<(File, PathBuf)> {
+        let _lock = self.lock_shared()?;
+        self.create_locked("tmp", prefix)
+    }
+
+    /// Makes a locked file in a directory of the store. The caller holds the store's lock, so that nobody can find
+    /// the file between its making and its locking.
+    pub(crate) fn create_locked(&self, directory: &str, prefix: &str) -> Result<(File, PathBuf)> {
+        let path = self.temporary_path(directory, prefix);
+        let file = create_new(&path).map_err(|e| StoreError::io("create", &path, e))?;
+        file.lock_shared().map_err(|e| StoreError::io("lock", &path, e))?;
+        Ok((file, path))
+    }
+
+    /// A name that no other thread, process, or boot uses.
+    pub(crate) fn temporary_path(&self, directory: &str, prefix: &str) -> PathBuf {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let count = COUNTER.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+        self.home.join(directory).join(format!("{prefix}-{}-{count}-{now:x}", std::process::id()))
+    }
+
+    /// Leases `object`, then gives what is at `from` its name. `false` where the name is taken already.
+    fn publish(&self, lease: &Lease, from: &Path, object: &Object) -> Result<bool> {
+        let to = self.path(object);
+        {
+            let _lock = self.lock_shared()?;
+            lease.write(&[*object])?;
+            let flags = rustix::fs::RenameFlags::NOREPLACE;
+            match rustix::fs::renameat_with(rustix::fs::CWD, from, rustix::fs::CWD, &to, flags) {
+                Ok(()) => {}
+                Err(rustix::io::Errno::EXIST | rustix::io::Errno::NOTEMPTY) => return Ok(false),
+                // A file system without RENAME_NOREPLACE: to replace a thing by its equal harms nobody.
+                Err(rustix::io::Errno::INVAL) => match fs::rename(from, &to) {
+                    Err(e) if e.kind() == io::ErrorKind::DirectoryNotEmpty => return Ok(false),
+                    result => result.map_err(|e| StoreError::io("publish", &to, e))?,
+                },
+                Err(e) => return Err(StoreError::io("publish", &to, e.into())),
+            }
+        }
+        let parent = to.parent().unwrap_or(&to);
+        sync_directory(parent).map_err(|e| StoreError::io("sync", parent, e))?;
+        Ok(true)
+    }
+}
+
+impl FileIngest {
+    /// The file, open for reading and writing.
+    #[must_use]
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    fn write_all(&self, bytes: &[u8]) -> Result<()> {
+        (&self.file).write_all(bytes).map_err(|e| StoreError::io("write", self.shown(), e))
+    }
+
+    /// Where the file is for now, for messages.
+    #[must_use]
+    pub fn shown(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Makes the file durable and gives it its name. Where the name is taken already, this file is dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the system said. Nothing is left.
+    pub fn publish(mut self, lease: &Lease, object: &Object) -> Result<()> {
+        self.file.sync_all().map_err(|e| StoreError::io("sync", self.shown(), e))?;
+        let Some(path) = self.path.as_deref() else { return Ok(()) };
+        if self.store.publish(lease, path, object)? {
+            self.path = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for FileIngest {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+impl LayerIngest {
+    /// The layer's data file, open for reading and writing.
+    #[must_use]
+    pub fn data(&self) -> &File {
+        &self.data
+    }
+
+    /// Where the layer is for now, for messages.
+    #[must_use]
+    pub fn shown(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    /// Writes the tree beside the data, makes all durable, and gives the layer its name. Where the name is taken
+    /// already, this layer is dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the system said. Nothing is left.
+    pub fn publish(
+        mut self,
+        lease: &Lease,
+        diff_id: &Digest,
+        tree: &[u8],
+        tree_format: u32,
+        unpacked_length: u64,
+    ) -> Result<()> {
+        let Some(path) = self.path.clone() else { return Ok(()) };
+        let failed = |e| StoreError::io("write", &path, e);
+        let facts = Facts {
+            tree_format,
+            data_length: self.data.metadata().map_err(failed)?.len(),
+            tree_length: tree.len() as u64,
+            tree_digest: Digest::of(tree),
+            unpacked_length,
+        };
+        write_new(&path.join("tree"), tree).map_err(failed)?;
+        write_new(&path.join("facts"), facts.to_string().as_bytes()).map_err(failed)?;
+        self.data.sync_all().map_err(failed)?;
+        sync_directory(&path).map_err(failed)?;
+        if self.store.publish(lease, &path, &Object::layer(*diff_id))? {
+            self.path = None;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for LayerIngest {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = fs::remove_dir_all(path);
+        }
+    }
+}
+
+fn create_new(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = create_new(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
