@@ -1,0 +1,186 @@
+//! What can go wrong with records.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+
+use rusqlite::ErrorCode;
+
+use crate::ContainerState;
+use crate::schema::{SCHEMA_VERSION, SchemaError};
+
+/// An error of the records.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// A container of that name exists.
+    #[error("the name {name:?} is in use by container {by}")]
+    NameInUse {
+        /// The name.
+        name: String,
+        /// Id of the container that has it.
+        by: String,
+    },
+    /// A container of that id exists.
+    #[error("container {id} exists already")]
+    IdInUse {
+        /// The id.
+        id: String,
+    },
+    /// No container has that name or id.
+    #[error("no such container: {name}")]
+    NoSuchContainer {
+        /// What was asked for.
+        name: String,
+    },
+    /// Several containers have ids that begin so.
+    #[error("{count} containers have an id that begins with {prefix:?}")]
+    Ambiguous {
+        /// What was asked for.
+        prefix: String,
+        /// How many there are.
+        count: usize,
+    },
+    /// The container is not in the state from which the change was to begin: somebody else was faster.
+    #[error("container {id} is {found}, not {}", one_of(.expected))]
+    StaleTransition {
+        /// The container.
+        id: String,
+        /// The states that would have done.
+        expected: Vec<ContainerState>,
+        /// The one it is in.
+        found: ContainerState,
+    },
+    /// A change that the state machine does not have.
+    #[error("container {id} cannot go from {from} to {to}")]
+    ForbiddenTransition {
+        /// The container.
+        id: String,
+        /// Its state.
+        from: ContainerState,
+        /// The one it was to get.
+        to: ContainerState,
+    },
+    /// A record without what its state needs.
+    #[error("container {id} cannot be {state} without {missing}")]
+    Incomplete {
+        /// The container.
+        id: String,
+        /// The state it was to get.
+        state: ContainerState,
+        /// The field.
+        missing: &'static str,
+    },
+    /// A running container cannot be removed.
+    #[error("container {id} is running")]
+    ContainerRunning {
+        /// The container.
+        id: String,
+    },
+    /// No image has that id.
+    #[error("no such image: {image}")]
+    NoSuchImage {
+        /// What was asked for.
+        image: String,
+    },
+    /// An image that a container was made from.
+    #[error("image {image} is used by container {container}")]
+    ImageInUse {
+        /// The image.
+        image: String,
+        /// Name of one such container.
+        container: String,
+        /// Whether that container runs.
+        running: bool,
+    },
+    /// The records were written by a newer version of Coracle.
+    #[error("{} has schema version {found}; this version of Coracle knows up to {SCHEMA_VERSION}", path.display())]
+    NewerSchema {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: i64,
+    },
+    /// The file is damaged, or not ours.
+    #[error("the records in {} are damaged", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What was found.
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// The disk is full.
+    #[error("no space left to write {}", path.display())]
+    NoSpace {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        source: rusqlite::Error,
+    },
+    /// Another process holds the records for longer than anyone should.
+    #[error("the records in {} are locked by another process", path.display())]
+    Busy {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        source: rusqlite::Error,
+    },
+    /// The file cannot be used.
+    #[error("cannot use the records in {}", path.display())]
+    Unusable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn Error + Send + Sync>,
+    },
+}
+
+impl StateError {
+    pub(crate) fn database(path: &Path, error: rusqlite::Error) -> Self {
+        let path = path.to_owned();
+        match error.sqlite_error_code() {
+            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+                Self::Corrupt { path, source: Box::new(error) }
+            }
+            Some(ErrorCode::DiskFull) => Self::NoSpace { path, source: error },
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path, source: error },
+            _ => Self::Unusable { path, source: Box::new(error) },
+        }
+    }
+
+    pub(crate) fn from_schema(path: &Path, error: SchemaError) -> Self {
+        match error {
+            SchemaError::Newer(found) => Self::NewerSchema { path: path.to_owned(), found },
+            SchemaError::Database(error) => Self::database(path, error),
+            SchemaError::Io(error) => Self::Unusable { path: path.to_owned(), source: Box::new(error) },
+        }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NameInUse { by, .. } => {
+                format!("remove it with `coracle rm {}`, or choose another name", by.get(..12).unwrap_or(by))
+            }
+            Self::ContainerRunning { id } => {
+                format!("stop it first, or use `coracle rm -f {}`", id.get(..12).unwrap_or(id))
+            }
+            Self::ImageInUse { container, .. } => format!("remove the container first: `coracle rm {container}`"),
+            Self::NewerSchema { .. } => {
+                "use the newer version of Coracle, or another directory in CORACLE_HOME".to_owned()
+            }
+            Self::Corrupt { path, .. } => format!(
+                "move {} and its -wal and -shm files away, then load the images again; layers are not lost",
+                path.display()
+            ),
+            Self::NoSpace { .. } => "free some space on that disk".to_owned(),
+            Self::Unusable { .. } => "set CORACLE_HOME to a directory that you can write to".to_owned(),
+            _ => return None,
+        };
+        Some(hint)
+    }
+}
+
+fn one_of(states: &[ContainerState]) -> String {
+    states.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}
