@@ -30,11 +30,13 @@
 //! # Modules
 //!
 //! [`spec`] describes machines, [`message`] is the conversation, [`vsock`] the datagrams that hand over
-//! vsock connections.
+//! vsock connections, [`probe`] the report on whether a host can run a machine under KVM.
 
 pub mod message;
+pub mod probe;
 pub mod spec;
 pub mod vsock;
 
 pub use message::{CodecError, End, EndReason, FILES_PER_MESSAGE, FromMachine, MAX_MESSAGE, ToMachine, decode, encode};
+pub use probe::{ProbeReason, ProbeReport};
 pub use spec::{BlockBacking, Disk, DiskId, Extent, FileIndex, KernelLogRegion, MachineSpec, SECTOR_SIZE, Vsock};

@@ -118,3 +118,127 @@ pub fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, CodecError> {
     }
     Ok(message)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::spec::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, Vsock};
+
+    fn backing() -> impl Strategy<Value = BlockBacking<FileIndex>> {
+        let extent = (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(file, offset, length)| Extent {
+            file,
+            offset,
+            length,
+        });
+        prop_oneof![
+            prop::collection::vec(extent, 0..20).prop_map(|extents| BlockBacking::ReadOnly { extents }),
+            any::<u32>().prop_map(|file| BlockBacking::Writable { file }),
+        ]
+    }
+
+    fn spec() -> impl Strategy<Value = MachineSpec<FileIndex>> {
+        let disk = ("[a-z0-9-]{1,20}", backing()).prop_map(|(id, backing)| Disk { id: DiskId(id), backing });
+        let vsock = (any::<u32>(), any::<Option<u32>>()).prop_map(|(guest_cid, channel)| Vsock { guest_cid, channel });
+        let numbers = (any::<u8>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>());
+        let log = (any::<u64>(), any::<u32>()).prop_map(|(address, length)| KernelLogRegion { address, length });
+        (numbers, ".{0,200}", prop::collection::vec(disk, 0..5), vsock, log).prop_map(
+            |((vcpus, memory_mib, kernel, initrd, console), cmdline, disks, vsock, kernel_log)| MachineSpec {
+                vcpus,
+                memory_mib,
+                kernel,
+                initrd,
+                cmdline,
+                disks,
+                vsock,
+                kernel_log,
+                console,
+            },
+        )
+    }
+
+    fn to_machine() -> impl Strategy<Value = ToMachine> {
+        prop_oneof![
+            any::<u32>().prop_map(|count| ToMachine::Files { count }),
+            spec().prop_map(|spec| ToMachine::Launch { spec }),
+            (spec(), prop::collection::vec(any::<u32>(), 0..10))
+                .prop_map(|(spec, sockets)| ToMachine::Serve { spec, sockets }),
+            Just(ToMachine::KernelLog),
+            Just(ToMachine::Stop),
+        ]
+    }
+
+    fn from_machine() -> impl Strategy<Value = FromMachine> {
+        let log = prop::collection::vec(any::<u8>(), 0..1000);
+        let reason = prop_oneof![
+            Just(EndReason::Reset),
+            Just(EndReason::TripleFault),
+            Just(EndReason::PeerClosed),
+            Just(EndReason::Stopped),
+            ".{0,100}".prop_map(EndReason::Setup),
+            ".{0,100}".prop_map(EndReason::Internal),
+        ];
+        prop_oneof![
+            any::<u64>().prop_map(|at| FromMachine::Started { at }),
+            log.clone().prop_map(FromMachine::KernelLog),
+            (reason, any::<u64>(), log).prop_map(|(reason, at, kernel_log)| FromMachine::Ended(End {
+                reason,
+                at,
+                kernel_log
+            })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_the_monitor_says_survives_the_wire(message in to_machine()) {
+            prop_assert_eq!(decode::<ToMachine>(&encode(&message).unwrap()).unwrap(), message);
+        }
+
+        #[test]
+        fn what_a_machine_says_survives_the_wire(message in from_machine()) {
+            prop_assert_eq!(decode::<FromMachine>(&encode(&message).unwrap()).unwrap(), message);
+        }
+
+        #[test]
+        fn any_datagram_is_a_message_or_an_error(datagram in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = decode::<FromMachine>(&datagram);
+            let _ = decode::<ToMachine>(&datagram);
+        }
+
+        #[test]
+        fn a_cut_message_is_no_message(message in from_machine(), cut in any::<prop::sample::Index>()) {
+            let bytes = encode(&message).unwrap();
+            prop_assert!(decode::<FromMachine>(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+    }
+
+    #[test]
+    fn bytes_after_a_message_are_refused() {
+        let mut datagram = encode(&ToMachine::Stop).unwrap();
+        datagram.push(0);
+        assert!(matches!(decode::<ToMachine>(&datagram), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn the_limit_holds_both_ways() {
+        let message = FromMachine::KernelLog(vec![0; MAX_MESSAGE]);
+        assert!(matches!(encode(&message), Err(CodecError::TooLarge(_))));
+        assert!(matches!(decode::<FromMachine>(&vec![0; MAX_MESSAGE + 1]), Err(CodecError::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_length_that_lies_allocates_nothing() {
+        // KernelLog whose length field claims 2^63 bytes.
+        let datagram = [1, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        assert!(matches!(decode::<FromMachine>(&datagram), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn a_whole_kernel_log_fits_one_datagram() {
+        let kernel_log = vec![b'x'; KernelLogRegion::STANDARD.length as usize];
+        let end = End { reason: EndReason::Internal("x".repeat(4096)), at: u64::MAX, kernel_log };
+        assert!(encode(&FromMachine::Ended(end)).is_ok());
+    }
+}

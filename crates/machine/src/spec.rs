@@ -136,3 +136,53 @@ impl<F> Disk<F> {
         Ok(Disk { id: self.id, backing })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_renamed_in_the_documented_order() {
+        let extent = |file| Extent { file, offset: 0, length: 4096 };
+        let disk = |id: &str, backing| Disk { id: DiskId(id.into()), backing };
+        let spec = MachineSpec {
+            vcpus: 1,
+            memory_mib: 64,
+            kernel: "kernel",
+            initrd: "initrd",
+            cmdline: String::new(),
+            disks: vec![
+                disk("root", BlockBacking::ReadOnly { extents: vec![extent("metadata"), extent("layer")] }),
+                disk("scratch", BlockBacking::Writable { file: "scratch" }),
+            ],
+            vsock: Vsock { guest_cid: 3, channel: Some("channel") },
+            kernel_log: KernelLogRegion::STANDARD,
+            console: Some("console"),
+        };
+        let mut seen = Vec::new();
+        let renamed = spec.try_map_files(|name| {
+            seen.push(name);
+            Ok::<_, ()>(u32::try_from(seen.len()).unwrap() - 1)
+        });
+        assert_eq!(seen, ["kernel", "initrd", "metadata", "layer", "scratch", "channel", "console"]);
+        let renamed = renamed.unwrap();
+        assert_eq!((renamed.kernel, renamed.vsock.channel, renamed.console), (0, Some(5), Some(6)));
+        assert_eq!(renamed.disks[1].backing, BlockBacking::Writable { file: 4 });
+    }
+
+    #[test]
+    fn the_first_error_ends_the_renaming() {
+        let spec = MachineSpec {
+            vcpus: 1,
+            memory_mib: 64,
+            kernel: 1,
+            initrd: 2,
+            cmdline: String::new(),
+            disks: Vec::new(),
+            vsock: Vsock { guest_cid: 3, channel: None },
+            kernel_log: KernelLogRegion::STANDARD,
+            console: Some(3),
+        };
+        assert_eq!(spec.try_map_files(|n| if n == 2 { Err(n) } else { Ok(n) }), Err(2));
+    }
+}

@@ -28,3 +28,17 @@ pub fn encode_port(port: u32) -> [u8; 4] {
 pub fn decode_port(datagram: &[u8]) -> Option<u32> {
     datagram.try_into().ok().map(u32::from_le_bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_is_exactly_four_bytes() {
+        assert_eq!(decode_port(&encode_port(0x0102_0304)), Some(0x0102_0304));
+        assert_eq!(encode_port(1), [1, 0, 0, 0]);
+        assert_eq!(decode_port(&[]), None);
+        assert_eq!(decode_port(&[0; 3]), None);
+        assert_eq!(decode_port(&[0; 5]), None);
+    }
+}
