@@ -1,0 +1,44 @@
+//! `cargo xtask bench`: the figures of the README, as ratios of commands timed in turn in one run.
+
+mod image;
+mod paired;
+mod start;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::{build, setup};
+
+/// Measure, and print the tables that the README quotes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    bench: Bench,
+    /// Measured rounds of every command.
+    #[arg(long, default_value_t = 7, global = true)]
+    rounds: usize,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    /// Start to exit of /bin/true, boot time, and memory of the machine process.
+    Start {
+        /// Already inside the lab.
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
+    /// Conversion of a 500 MiB layer.
+    Image,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    if let Bench::Start { inside: true } = arguments.bench {
+        return start::inside(arguments.rounds);
+    }
+    setup::ensure()?;
+    build::provide("release")?;
+    match arguments.bench {
+        Bench::Start { .. } => start::run(arguments.rounds),
+        Bench::Image => image::run(arguments.rounds),
+    }
+}

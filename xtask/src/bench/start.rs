@@ -1,0 +1,200 @@
+//! `bench start`: from the command to the exit of `/bin/true`, and how soon the guest's init runs.
+//!
+//! Two parts. On this machine, under emulation: our guest kernel and Debian's stock cloud kernel boot the same
+//! initial RAM disk. In the lab, where KVM is real: `coracle run --rm busybox true` next to QEMU that boots the same
+//! kernel to the same init and no further, and next to `crun run` of the same root; and the memory that the machine
+//! process has beyond the guest's.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::paired::{Candidate, compare};
+use crate::cpio::Archive;
+use crate::{lab, process, project};
+
+/// What our machines have on their kernel's command line when QEMU runs them.
+const COMMAND_LINE: &str = "console=null panic=-1 reboot=t noreplace-smp no_timer_check tsc=reliable";
+
+/// Both parts.
+pub(crate) fn run(rounds: usize) -> Result<()> {
+    boot(rounds)?;
+    let inside = std::env::current_exe()?;
+    let rounds = rounds.to_string();
+    let command = [inside.as_os_str(), "bench".as_ref(), "start".as_ref(), "--inside".as_ref(), "--rounds".as_ref(), rounds.as_ref()];
+    let code = lab::command(&command)?;
+    ensure!(code == std::process::ExitCode::SUCCESS, "the part in the lab failed");
+    Ok(())
+}
+
+/// Boots both kernels under emulation to an init that resets at once.
+fn boot(rounds: usize) -> Result<()> {
+    let bench = project::output("bench");
+    fs::create_dir_all(&bench)?;
+    let initrd = bench.join("reset.cpio");
+    fs::write(&initrd, reset_initrd()?)?;
+    let ours = dist().join("lib/coracle/vmlinux");
+    let debian = cloud_kernel(&bench)?;
+    let boot = |machine: &'static str, kernel: PathBuf, more: &'static str| {
+        let initrd = initrd.clone();
+        move || {
+            let mut command = qemu(machine, "tcg", "max", &kernel, &initrd);
+            command.arg("-append").arg(format!("{COMMAND_LINE} {more}"));
+            command
+        }
+    };
+    let mut candidates = [
+        Candidate::new("guest kernel", boot("microvm,acpi=off", ours, "noapictimer")),
+        Candidate::new("Debian's cloud kernel", boot("microvm", debian, "quiet")),
+    ];
+    compare("QEMU (emulation) to guest init and reset", rounds, &mut candidates)
+}
+
+fn dist() -> PathBuf {
+    project::output("dist")
+}
+
+fn qemu(machine: &str, accelerator: &str, cpu: &str, kernel: &Path, initrd: &Path) -> Command {
+    let mut command = Command::new("qemu-system-x86_64");
+    command.args(["-M", machine, "-accel", accelerator, "-cpu", cpu, "-m", "512"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
+    command
+}
+
+/// An initial RAM disk whose init resets the machine.
+fn reset_initrd() -> Result<Vec<u8>> {
+    let busybox = fs::read("/bin/busybox").context("/bin/busybox of Debian's busybox-static")?;
+    let mut archive = Archive::new();
+    archive.directory("bin").directory("dev").executable("bin/busybox", &busybox);
+    archive.executable("init", b"#!/bin/busybox sh\n/bin/busybox reboot -f\n");
+    Ok(archive.finish())
+}
+
+/// Debian's cloud kernel, unpacked from its package once.
+fn cloud_kernel(bench: &Path) -> Result<PathBuf> {
+    let unpacked = bench.join("cloud-kernel");
+    if !unpacked.exists() {
+        let depends = process::text_of(Command::new("apt-cache").args(["depends", "linux-image-cloud-amd64"]))?;
+        let package = depends.lines().find_map(|line| line.trim().strip_prefix("Depends: "));
+        let package = package.context("linux-image-cloud-amd64 names no kernel package")?;
+        let part = bench.join("cloud-kernel.part");
+        fs::create_dir_all(&part)?;
+        process::run(Command::new("apt-get").args(["download", package]).current_dir(&part))?;
+        let script = "dpkg-deb -x linux-image-*.deb . && rm linux-image-*.deb";
+        process::run(Command::new("sh").args(["-c", script]).current_dir(&part))?;
+        fs::rename(&part, &unpacked)?;
+    }
+    let boot = fs::read_dir(unpacked.join("boot"))?.filter_map(|entry| Some(entry.ok()?.path()));
+    boot.into_iter()
+        .find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz")))
+        .context("the package holds no vmlinuz")
+}
+
+/// The part in the lab.
+pub(crate) fn inside(rounds: usize) -> Result<()> {
+    let work = Path::new("/tmp/bench");
+    fs::create_dir_all(work)?;
+    // The lab's shared directories are slow: everything measured lies in its memory.
+    process::run(Command::new("cp").arg("-a").arg(dist()).arg(work.join("dist")))?;
+    let (coracle, home) = (work.join("dist/bin/coracle"), work.join("home"));
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(&coracle);
+        command.env("CORACLE_HOME", &home).env("CORACLE_ACCEL", "kvm").args(arguments);
+        command
+    };
+    let layout = project::output("fixtures").join("busybox");
+    process::run(run(&["load", "-i"]).arg(&layout))?;
+    let (kernel, initrd) = (work.join("dist/lib/coracle/vmlinux"), work.join("dist/lib/coracle/initrd"));
+    let bundle = crun_bundle(work, &layout)?;
+    let mut number = 0;
+    let mut candidates = [
+        Candidate::new("coracle run --rm busybox true", || run(&["run", "--rm", "busybox", "true"])),
+        Candidate::new("qemu -M microvm -accel kvm, same kernel and init", || {
+            let mut command = qemu("microvm,acpi=off", "kvm", "host", &kernel, &initrd);
+            command.arg("-append").arg(COMMAND_LINE);
+            command
+        }),
+        Candidate::new("crun run of the same root", || {
+            number += 1;
+            let mut command = Command::new("crun");
+            command.args(["--cgroup-manager=disabled", "run", "--bundle"]).arg(&bundle).arg(format!("bench{number}"));
+            command
+        }),
+    ];
+    compare("In the lab, to the exit of /bin/true", rounds, &mut candidates)?;
+    println!("\n{}", String::from_utf8_lossy(&run(&["run", "--rm", "--timings", "busybox", "true"]).output()?.stderr));
+    memory(&run)
+}
+
+/// A runtime bundle with the image's root, unpacked, that runs `/bin/true`.
+fn crun_bundle(work: &Path, layout: &Path) -> Result<PathBuf> {
+    let bundle = work.join("bundle");
+    let image = format!("{}:busybox:latest", layout.display());
+    let root = bundle.join("rootfs");
+    fs::create_dir_all(&root)?;
+    drop(image);
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json"))?)?;
+    let blob = |descriptor: &Value| -> Result<PathBuf> {
+        let digest = descriptor["digest"].as_str().context("a digest")?;
+        Ok(layout.join("blobs").join(digest.replacen(':', "/", 1)))
+    };
+    let manifest: Value = serde_json::from_slice(&fs::read(blob(&index["manifests"][0])?)?)?;
+    for layer in manifest["layers"].as_array().context("layers")? {
+        process::run(Command::new("tar").arg("-xf").arg(blob(layer)?).arg("-C").arg(&root))?;
+    }
+    process::run(Command::new("crun").arg("spec").current_dir(&bundle))?;
+    let path = bundle.join("config.json");
+    let mut config: Value = serde_json::from_slice(&fs::read(&path)?)?;
+    config["process"]["args"] = serde_json::json!(["/bin/true"]);
+    config["process"]["terminal"] = Value::Bool(false);
+    fs::write(&path, config.to_string())?;
+    Ok(bundle)
+}
+
+/// What the machine process has resident beyond the guest's memory.
+fn memory(run: &dyn Fn(&[&str]) -> Command) -> Result<()> {
+    let mut command = run(&["run", "--rm", "--name", "resident", "busybox", "sh", "-c", "echo ready; sleep 30"]);
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().context("stdout")?).read_line(&mut line)?;
+    let inspected: Value = serde_json::from_slice(&run(&["inspect", "resident"]).output()?.stdout)?;
+    for process in ["Machine", "Keeper"] {
+        let pid = inspected[0]["Coracle"][process]["Pid"].as_u64().context("a pid in the record")?;
+        let (guest, other) = resident(&fs::read_to_string(format!("/proc/{pid}/smaps"))?);
+        println!("{process} process: {other} KiB resident beyond {guest} KiB of guest memory");
+    }
+    process::run(&mut run(&["rm", "-f", "resident"]))?;
+    child.wait()?;
+    Ok(())
+}
+
+/// Resident KiB of the mappings of a memfd, and of all others.
+fn resident(smaps: &str) -> (u64, u64) {
+    let (mut guest, mut other, mut in_guest) = (0, 0, false);
+    for line in smaps.lines() {
+        let first = line.split_whitespace().next().unwrap_or("");
+        if first.contains('-') {
+            in_guest = line.contains("memfd:");
+        } else if first == "Rss:" {
+            let size: u64 = line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0);
+            *(if in_guest { &mut guest } else { &mut other }) += size;
+        }
+    }
+    (guest, other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resident;
+
+    #[test]
+    fn guest_memory_is_told_apart() {
+        let smaps = "00-10 rw-s 0 00:01 1 /memfd:guest (deleted)\nRss: 100 kB\nPss: 1 kB\n20-30 r-xp 0 00:01 2 /bin/x\nRss: 7 kB\n";
+        assert_eq!(resident(smaps), (100, 7));
+    }
+}

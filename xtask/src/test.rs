@@ -1,0 +1,188 @@
+//! `cargo xtask test`: every test there is, and one line at the end.
+//!
+//! 1. `--unit`: `cargo test` of the workspace; needs nothing from the host.
+//! 2. `--fuzz`: every fuzz target for a while.
+//! 3. `--emulated`: the end-to-end tests on software emulation.
+//! 4. `--kvm`: the same test binary inside the lab, on KVM.
+//!
+//! Without any of these flags, all four. The last line is `N passed, N failed`.
+
+use std::ffi::OsString;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Command, ExitCode, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::lab::Machine;
+use crate::libtest::Tally;
+use crate::{build, fuzz, process, project, setup};
+
+/// Runs the tests: unit, fuzz, end-to-end on emulation, end-to-end on KVM in the lab.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only unit tests, and others of this list that are named too.
+    #[arg(long)]
+    unit: bool,
+    /// Only the fuzz targets.
+    #[arg(long)]
+    fuzz: bool,
+    /// Only the end-to-end tests on emulation.
+    #[arg(long)]
+    emulated: bool,
+    /// Only the end-to-end tests on KVM, in the lab.
+    #[arg(long)]
+    kvm: bool,
+    /// How long each fuzz target runs.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    fuzz_seconds: u32,
+    /// Only tests whose name contains one of these; leaves fuzzing out.
+    filters: Vec<OsString>,
+}
+
+/// A part of the whole, with its name on the way.
+type Stage = (&'static str, fn(&Arguments) -> Result<Tally>);
+
+const STAGES: [Stage; 4] = [
+    ("unit tests", unit),
+    ("fuzz targets", fuzz_targets),
+    ("end to end, emulated", emulated),
+    ("end to end, KVM in the lab", kvm),
+];
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
+    setup::ensure()?;
+    let total: Tally = arguments.chosen().map(|stage| run_stage(stage, arguments)).sum();
+    println!("{} passed, {} failed", total.passed, total.failed);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+impl Arguments {
+    fn chosen(&self) -> impl Iterator<Item = &'static Stage> + use<> {
+        let mut flags = [self.unit, self.fuzz, self.emulated, self.kvm];
+        if !flags.contains(&true) {
+            flags = [true, self.filters.is_empty(), true, true];
+        }
+        STAGES.iter().zip(flags).filter_map(|(stage, chosen)| chosen.then_some(stage))
+    }
+}
+
+/// A stage that cannot run is a failure among others, so that the rest is still told.
+fn run_stage((name, stage): &Stage, arguments: &Arguments) -> Tally {
+    println!("== {name}");
+    stage(arguments).unwrap_or_else(|error| {
+        println!("{name}: {error:#}");
+        Tally::FAILURE
+    })
+}
+
+fn unit(arguments: &Arguments) -> Result<Tally> {
+    let mut cargo = project::cargo();
+    cargo.args(["test", "--quiet", "--workspace", "--no-fail-fast", "--"]).args(&arguments.filters);
+    tally(&mut cargo)
+}
+
+fn fuzz_targets(arguments: &Arguments) -> Result<Tally> {
+    let targets = fuzz::targets()?;
+    Ok(targets.iter().map(|target| fuzz_target(target, arguments.fuzz_seconds)).sum())
+}
+
+fn fuzz_target(target: &str, seconds: u32) -> Tally {
+    match fuzz::fuzz(target, seconds) {
+        Ok(()) => Tally::SUCCESS,
+        Err(error) => {
+            println!("fuzz target {target}: {error:#}");
+            Tally::FAILURE
+        }
+    }
+}
+
+fn emulated(arguments: &Arguments) -> Result<Tally> {
+    let test = end_to_end()?;
+    tally(
+        Command::new(test).args(&arguments.filters).env("CORACLE_TEST_ACCEL", "emulated").current_dir(project::root()),
+    )
+}
+
+fn kvm(arguments: &Arguments) -> Result<Tally> {
+    let mut command = vec![end_to_end()?];
+    command.extend(arguments.filters.iter().cloned());
+    let mut lab = Machine::for_tests().boot(&command, &[("CORACLE_TEST_ACCEL", "kvm")])?;
+    let (out, mut err) = lab.outputs();
+    let errors = thread::spawn(move || io::copy(&mut err, &mut io::stderr()));
+    let tally = read_tally(out)?;
+    let status = lab.wait()?;
+    let _ = errors.join();
+    Ok(tally.of_program(status == 0))
+}
+
+/// Everything that the end-to-end tests run and read; gives back their binary.
+fn end_to_end() -> Result<OsString> {
+    build::provide("release")?;
+    process::run(project::cargo().args(["run", "--quiet", "--package", "e2e", "--bin", "fixtures"]))?;
+    let mut cargo = project::cargo();
+    cargo.args(["test", "--quiet", "--package", "e2e", "--release", "--test", "e2e", "--no-run"]);
+    let messages = process::text_of(cargo.arg("--message-format=json"))?;
+    executable(&messages).context("cargo built no test called e2e")
+}
+
+/// The test binary that cargo's messages speak of.
+fn executable(messages: &str) -> Option<OsString> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let mut executables =
+        messages.filter(|message| message["target"]["name"] == "e2e" && message["profile"]["test"] == true);
+    executables.find_map(|message| message["executable"].as_str().map(Into::into))
+}
+
+/// Runs a program that prints test results, and shows them as they come.
+fn tally(command: &mut Command) -> Result<Tally> {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the tests")?;
+    let out = child.stdout.take().context("standard output is a pipe")?;
+    let tally = read_tally(out)?;
+    Ok(tally.of_program(child.wait()?.success()))
+}
+
+fn read_tally(output: impl Read) -> Result<Tally> {
+    let mut sum = Tally::default();
+    let mut shown = io::stdout().lock();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line?;
+        let of_line = Tally::of_line(&String::from_utf8_lossy(&line));
+        sum += of_line.unwrap_or_default();
+        if is_worth_showing(&line, of_line) {
+            shown.write_all(&line)?;
+            shown.write_all(b"\n")?;
+        }
+    }
+    ensure!(shown.flush().is_ok(), "standard output is closed");
+    Ok(sum)
+}
+
+/// Test binaries without any test say so at length.
+fn is_worth_showing(line: &[u8], tally: Option<Tally>) -> bool {
+    !line.is_empty() && line != b"running 0 tests" && tally != Some(Tally::default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_test_binary_is_found_among_the_messages() {
+        let messages = r#"
+            {"reason":"compiler-artifact","target":{"name":"e2e"},"profile":{"test":false},"executable":null}
+            {"reason":"compiler-artifact","target":{"name":"e2e"},"profile":{"test":true},"executable":"/t/e2e-1"}
+            {"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages), Some("/t/e2e-1".into()));
+        assert_eq!(executable("not json"), None);
+    }
+
+    #[test]
+    fn results_are_summed_over_binaries() {
+        let output = "running 2 tests\n..\ntest result: ok. 2 passed; 0 failed; 0 ignored\n\
+                      running 1 test\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n";
+        assert_eq!(read_tally(output.as_bytes()).expect("read"), Tally { passed: 2, failed: 1 });
+    }
+}
