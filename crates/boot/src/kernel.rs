@@ -43,7 +43,8 @@ pub struct Kernel {
 /// [`KernelError`] if it is not a kernel for this machine, does not fit its memory, or is cut off.
 pub fn load(memory: &impl GuestMemoryBackend, layout: &Layout, image: &mut impl Image) -> Result<Kernel, KernelError> {
     let segments = check(image, layout)?;
-    let loaded = Elf::load(memory, None, image, None).map_err(KernelError::Load)?;
+    // The headers are sound and the segments fit: what can still fail is reading them.
+    let loaded = Elf::load(memory, None, image, None).map_err(|_| KernelError::CutOff)?;
     let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else { return Err(KernelError::NoPvhEntry) };
     if !segments.iter().any(|segment| segment.contains(&entry.0)) {
         return Err(KernelError::EntryOutside { entry: entry.0 });
@@ -174,9 +175,9 @@ pub enum KernelError {
         /// The entry.
         entry: u64,
     },
-    /// Copying it failed: most likely it is cut off.
-    #[error("cannot load it")]
-    Load(#[source] linux_loader::loader::Error),
+    /// Its segments or notes end before they should.
+    #[error("it is cut off")]
+    CutOff,
 }
 
 #[cfg(test)]
