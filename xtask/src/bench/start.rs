@@ -5,17 +5,20 @@
 //! kernel to the same init and no further, and next to `crun run` of the same root; and the memory that the machine
 //! process has beyond the guest's.
 
+use std::ffi::OsString;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::paired::{Candidate, compare};
 use crate::cpio::Archive;
-use crate::{lab, process, project};
+use crate::lab::Machine;
+use crate::{process, project};
 
 /// What our machines have on their kernel's command line when QEMU runs them.
 const COMMAND_LINE: &str = "console=null panic=-1 reboot=t noreplace-smp no_timer_check tsc=reliable";
@@ -23,11 +26,15 @@ const COMMAND_LINE: &str = "console=null panic=-1 reboot=t noreplace-smp no_time
 /// Both parts.
 pub(crate) fn run(rounds: usize) -> Result<()> {
     boot(rounds)?;
-    let inside = std::env::current_exe()?;
-    let rounds = rounds.to_string();
-    let command = [inside.as_os_str(), "bench".as_ref(), "start".as_ref(), "--inside".as_ref(), "--rounds".as_ref(), rounds.as_ref()];
-    let code = lab::command(&command)?;
-    ensure!(code == std::process::ExitCode::SUCCESS, "the part in the lab failed");
+    let command = ["bench", "start", "--inside", "--rounds", &rounds.to_string()].map(OsString::from);
+    let command: Vec<OsString> = std::iter::once(std::env::current_exe()?.into()).chain(command).collect();
+    let mut lab = Machine::for_tests().boot(&command, &[])?;
+    let (mut out, mut err) = lab.outputs();
+    let errors = thread::spawn(move || io::copy(&mut err, &mut io::stderr()));
+    io::copy(&mut out, &mut io::stdout())?;
+    let status = lab.wait()?;
+    let _ = errors.join();
+    ensure!(status == 0, "the part in the lab failed with {status}");
     Ok(())
 }
 
