@@ -17,7 +17,7 @@ const KERNEL_LOG_PATIENCE: Duration = Duration::from_secs(1);
 /// When things happened, `CLOCK_MONOTONIC` in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Timings {
-    /// The processes were spawned.
+    /// The first of its processes was spawned.
     pub spawned: u64,
     /// The vCPUs started (KVM), or the devices were served (emulation).
     pub started: Option<u64>,

@@ -142,15 +142,15 @@ fn spawn_emulated(
     let devices = spawn(Role::Devices, vmm, vmm_command(vmm, "devices", machine_control)?, Vec::new())?;
     let sockets = DeviceSockets::new(spec.disks.len()).map_err(LaunchError::host("vhost-user sockets"))?;
     let (inherited, kept) = inherit(&spec, sockets.emulator).map_err(LaunchError::host("files for the emulator"))?;
+    let mut files = Vec::new();
+    let spec = number(spec, &mut files);
+    let sockets = sockets.devices.into_iter().map(|socket| append(socket, &mut files)).collect();
+    hand_over(control, &files, &ToMachine::Serve { spec: spec.clone(), sockets })?;
+
     let mut command = Command::new(absolute(emulator)?);
     command.args(qemu::arguments(&spec, &inherited, tsc.finish())).stdin(Stdio::null()).env_clear().current_dir("/");
     command.envs(EMULATOR_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     let emulator = spawn(Role::Emulator, emulator, command, kept)?;
-
-    let mut files = Vec::new();
-    let spec = number(spec, &mut files);
-    let sockets = sockets.devices.into_iter().map(|socket| append(socket, &mut files)).collect();
-    hand_over(control, &files, &ToMachine::Serve { spec, sockets })?;
     Ok(vec![devices, emulator])
 }
 

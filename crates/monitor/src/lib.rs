@@ -20,8 +20,8 @@
 //!
 //! # How a machine is held
 //!
-//! One thread per machine, the watcher ([`watcher`]), spawns the processes, sleeps in `poll` until something
-//! happens, and reaps. What it hears goes through a pure state machine ([`lifecycle`]), which says whom to
+//! One thread per machine, the watcher (`watcher`), spawns the processes, sleeps in `poll` until something
+//! happens, and reaps. What it hears goes through a pure state machine (`lifecycle`), which says whom to
 //! kill and what the end was; so every ending can be tested without a process.
 //!
 //! **Nothing outlives its keeper**, even one that is killed with SIGKILL. Machine processes end by themselves
@@ -33,9 +33,9 @@
 //!
 //! # Modules
 //!
-//! [`probe`](mod@probe) and [`emulator`] find out what the host can do; [`files`] opens what a spec names; [`launch`](mod@launch)
-//! starts the processes, with the emulator's arguments from [`qemu`]; [`machine`](mod@handle) is the handle; [`end`]
-//! says how it ended.
+//! [`mod@probe`] and [`emulator`] find out what the host can do and keep it (`verdicts`). [`mod@launch`] opens what
+//! a spec names (`files`) and starts the processes (`process`), the emulator with the arguments from [`qemu`].
+//! [`handle`] and [`vsock`] are what the host holds then, and [`end`] says how it ended.
 //!
 //! # Threats
 //!

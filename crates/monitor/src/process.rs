@@ -12,6 +12,8 @@ use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use rustix::process::{PidfdFlags, Signal};
 use serde::{Deserialize, Serialize};
 
+use crate::monotonic_ns;
+
 /// Bytes of a process's stderr that are kept.
 const STDERR_TAIL: usize = 8 << 10;
 
@@ -62,6 +64,8 @@ impl From<ExitStatus> for Exit {
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) id: MachineProcess,
+    /// When it was spawned, `CLOCK_MONOTONIC`, nanoseconds.
+    pub(crate) spawned: u64,
     child: Child,
     pidfd: OwnedFd,
     stderr: Option<ChildStderr>,
@@ -75,10 +79,11 @@ impl Process {
         isolate(&mut command);
         command_fds::CommandFdExt::preserved_fds(&mut command, inherited);
         let mut child = command.spawn()?;
+        let spawned = monotonic_ns();
         match Self::watch(&mut child) {
             Ok((pidfd, stderr, start_time)) => {
                 let id = MachineProcess { role, pid: child.id(), start_time };
-                Ok(Self { id, child, pidfd, stderr, tail: Tail::default() })
+                Ok(Self { id, spawned, child, pidfd, stderr, tail: Tail::default() })
             }
             Err(error) => {
                 let _ = child.kill();

@@ -93,7 +93,7 @@ struct Watcher<'a> {
 impl<'a> Watcher<'a> {
     fn new(processes: Vec<Process>, control: OwnedFd, shared: &'a Shared) -> Self {
         let roles: Vec<Role> = processes.iter().map(|process| process.id.role).collect();
-        let spawned = monotonic_ns();
+        let spawned = processes.iter().map(|process| process.spawned).min().unwrap_or_else(monotonic_ns);
         shared.change(|state| state.timings.spawned = spawned);
         Self {
             processes,
