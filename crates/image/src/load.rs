@@ -1,0 +1,144 @@
+//! Loading images from archives and directories.
+
+use std::fmt;
+use std::io::Read;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use state::{ImageRecord, LayerRecord};
+use store::{LayerFiles, Lease};
+
+use crate::convert::convert;
+use crate::origin::Origin;
+use crate::plan::{ImagePlan, plan};
+use crate::{Event, Images, Platform, Progress, Result};
+
+/// What to load from.
+pub enum LoadSource {
+    /// An OCI layout directory, or an archive. A FIFO or a device is read as a stream.
+    Path(PathBuf),
+    /// An archive that comes once, in order: the standard input.
+    Stream(Box<dyn Read + Send>),
+}
+
+impl fmt::Debug for LoadSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => f.debug_tuple("Path").field(path).finish(),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+/// An image that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Loaded {
+    /// The complete names that it got, sorted; none where the archive has none for it.
+    pub names: Vec<String>,
+    /// Its id.
+    pub id: String,
+}
+
+impl Images {
+    /// Loads all images of an archive that are for `platform`, this host's if none is given.
+    ///
+    /// The documents of all images are checked before the first is loaded. Each image is loaded whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the archive, or why it cannot be stored. Images that were loaded before stay; of the one
+    /// that failed nothing does.
+    pub fn load(
+        &self,
+        source: LoadSource,
+        progress: &mut dyn Progress,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<Loaded>> {
+        let lease = self.store.lease(&[])?;
+        let result = self.load_under(&lease, source, progress, platform);
+        drop(lease);
+        if result.is_err() {
+            // What the lease alone held is nobody's now. The error that matters is the first.
+            let _ = self.collect();
+        }
+        result
+    }
+
+    fn load_under(
+        &self,
+        lease: &Lease,
+        source: LoadSource,
+        progress: &mut dyn Progress,
+        platform: Option<&Platform>,
+    ) -> Result<Vec<Loaded>> {
+        let host = Platform::host();
+        let origin = Origin::open(source, &self.store, progress)?;
+        let plans = plan(&origin, platform.unwrap_or(&host))?;
+        plans.into_iter().map(|plan| self.load_image(lease, plan, progress)).collect()
+    }
+
+    fn load_image(&self, lease: &Lease, plan: ImagePlan, progress: &mut dyn Progress) -> Result<Loaded> {
+        let label = plan.label();
+        progress.event(Event::Image { name: &label, layers: plan.layers.len() });
+        let mut layers = Vec::with_capacity(plan.layers.len());
+        for index in 0..plan.layers.len() {
+            layers.push(self.load_layer(lease, &plan, index, progress)?);
+        }
+        progress.event(Event::Assembling);
+        let root = self.assemble(&label, &layers, lease)?;
+        self.ingest(lease, &plan.config_digest, &plan.config)?;
+        if let Some((digest, bytes)) = &plan.manifest {
+            self.ingest(lease, digest, bytes)?;
+        }
+        let record = ImageRecord {
+            id: plan.config_digest.to_string(),
+            names: plan.names,
+            manifest_digest: plan.manifest.as_ref().map(|(digest, _)| digest.to_string()),
+            layers: plan.layers.iter().zip(&layers).map(|(plan, files)| layer_record(plan.blob, files)).collect(),
+            platform: plan.platform.to_string(),
+            created: plan.created,
+            loaded_at: now(),
+            size: layers.iter().map(|files| files.facts.unpacked_length).sum(),
+            root,
+        };
+        self.state.put_image(&record)?;
+        progress.event(Event::Done);
+        Ok(Loaded { names: record.names, id: record.id })
+    }
+
+    fn load_layer(
+        &self,
+        lease: &Lease,
+        plan: &ImagePlan,
+        index: usize,
+        progress: &mut dyn Progress,
+    ) -> Result<LayerFiles> {
+        let layer = &plan.layers[index];
+        let total = layer.section.length();
+        progress.event(Event::LayerStarted { index, diff_id: &layer.diff_id.to_string(), total });
+        let mut on_bytes = |done| progress.event(Event::LayerBytes { index, done, total });
+        let (files, converted) = convert(&self.store, lease, layer, &mut on_bytes)?;
+        progress.event(Event::LayerDone { index, shared: !converted });
+        Ok(files)
+    }
+
+    fn ingest(&self, lease: &Lease, digest: &store::Digest, mut bytes: &[u8]) -> Result<()> {
+        let size = bytes.len() as u64;
+        self.store.ingest_blob(lease, &mut bytes, Some(digest), Some(size))?;
+        Ok(())
+    }
+}
+
+fn layer_record(blob: Option<store::Digest>, files: &LayerFiles) -> LayerRecord {
+    LayerRecord {
+        diff_id: files.diff_id.to_string(),
+        blob_digest: blob.map(|b| b.to_string()),
+        data_length: files.facts.data_length,
+    }
+}
+
+/// Now, in ns since 1970.
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,156 @@
+//! The metadata image of an image, and the root device that it makes together with its layers' data.
+
+use std::io::BufWriter;
+use std::path::PathBuf;
+
+use erofs::ErofsError;
+use layer::{Changeset, Limits};
+use state::{ImageRecord, RootRecord};
+use store::{Digest, LayerFiles, Lease, Object, StoreError};
+
+use crate::{ImageError, Images, Result};
+
+/// What the guest sees as one read-only block device: the extents, one after the other.
+#[derive(Debug)]
+pub struct RootDevice {
+    /// In device order: the metadata image, then the data of each layer that has any, bottom first.
+    pub extents: Vec<RootExtent>,
+    /// Keeps the files where they are. Must live as long as the device is used.
+    pub lease: Lease,
+}
+
+/// A range of a file, in bytes. Offset and length are multiples of 4096. What lies beyond the end of the file reads as
+/// zeros.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RootExtent {
+    /// The file.
+    pub path: PathBuf,
+    /// First byte.
+    pub offset: u64,
+    /// Number of bytes.
+    pub length: u64,
+}
+
+impl Images {
+    /// The root device of an image, and a lease on it. A metadata image that is gone or damaged is written again.
+    ///
+    /// # Errors
+    ///
+    /// [`ImageError::Damaged`] where a layer is not what it was.
+    pub fn root_device(&self, image: &ImageRecord) -> Result<RootDevice> {
+        let root_digest = parse(image, &image.root.digest)?;
+        let diff_ids =
+            image.layers.iter().map(|layer| parse(image, &layer.diff_id)).collect::<Result<Vec<Digest>>>()?;
+        let mut objects: Vec<_> = diff_ids.iter().copied().map(Object::layer).collect();
+        objects.push(Object::root(root_digest));
+        let lease = self.store.lease(&objects)?;
+        let mut layers = Vec::with_capacity(diff_ids.len());
+        for (diff_id, record) in diff_ids.iter().zip(&image.layers) {
+            layers.push(self.whole_layer(image, diff_id, record.data_length)?);
+        }
+        let path = self.store.path(&Object::root(root_digest));
+        let root = if std::fs::metadata(&path).is_ok_and(|m| m.is_file() && m.len() == image.root.length) {
+            RootExtent { path, offset: 0, length: image.root.length }
+        } else {
+            self.rewrite_root(image, &root_digest, &layers, &lease)?
+        };
+        let data = layers.into_iter().filter(|l| l.facts.data_length > 0);
+        let data = data.map(|l| RootExtent { path: l.data, offset: 0, length: l.facts.data_length });
+        Ok(RootDevice { extents: std::iter::once(root).chain(data).collect(), lease })
+    }
+
+    fn whole_layer(&self, image: &ImageRecord, diff_id: &Digest, data_length: u64) -> Result<LayerFiles> {
+        let damaged = |problem: String| ImageError::Damaged { image: label(image), problem };
+        match self.store.layer(diff_id) {
+            Ok(Some(layer)) if layer.facts.data_length == data_length => Ok(layer),
+            Ok(Some(layer)) => {
+                let found = layer.facts.data_length;
+                Err(damaged(format!("the data of layer {diff_id} should be {data_length} bytes long and is {found}")))
+            }
+            Ok(None) => Err(damaged(format!("layer {diff_id} is missing"))),
+            Err(e @ StoreError::Damaged { .. }) => Err(damaged(e.to_string())),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Everything that the metadata image is made from is in the layers.
+    fn rewrite_root(
+        &self,
+        image: &ImageRecord,
+        recorded: &Digest,
+        layers: &[LayerFiles],
+        lease: &Lease,
+    ) -> Result<RootExtent> {
+        self.store.discard(&Object::root(*recorded))?;
+        let root = self.assemble(&label(image), layers, lease)?;
+        let digest = parse(image, &root.digest)?;
+        if root != image.root {
+            // Another version of the format than when it was loaded.
+            self.state.put_image(&ImageRecord { names: Vec::new(), root: root.clone(), ..image.clone() })?;
+        }
+        Ok(RootExtent { path: self.store.path(&Object::root(digest)), offset: 0, length: root.length })
+    }
+
+    /// Makes the metadata image for layers, bottom first, unless the store has it.
+    pub(crate) fn assemble(&self, image: &str, layers: &[LayerFiles], lease: &Lease) -> Result<RootRecord> {
+        let digest = root_digest(layers);
+        let object = Object::root(digest);
+        lease.add(&[object])?;
+        let path = self.store.path(&object);
+        if let Ok(found) = std::fs::metadata(&path)
+            && found.len() > 0
+            && found.len().is_multiple_of(erofs::BLOCK)
+        {
+            return Ok(RootRecord { digest: digest.to_string(), length: found.len() });
+        }
+        self.store.discard(&object)?;
+        let limits = Limits::default();
+        let changesets = layers.iter().map(|layer| self.changeset(layer, &limits)).collect::<Result<Vec<_>>>()?;
+        let tree = layer::merge(&changesets, &limits)
+            .map_err(|source| ImageError::Merge { image: image.to_owned(), source })?;
+        let blocks: Vec<_> = layers.iter().map(|l| l.facts.data_length / erofs::BLOCK).collect();
+        let ingest = self.store.ingest_file()?;
+        let mut out = BufWriter::with_capacity(1 << 20, ingest.file());
+        let written = erofs::write_metadata(&tree, &blocks, &mut out).map_err(|source| match source {
+            ErofsError::Write(source) => StoreError::io("write", ingest.shown(), source).into(),
+            source => ImageError::Metadata { image: image.to_owned(), source },
+        })?;
+        let flushed = out.into_inner().map_err(std::io::IntoInnerError::into_error);
+        flushed.map_err(|e| StoreError::io("write", ingest.shown(), e))?;
+        ingest.publish(lease, &object)?;
+        Ok(RootRecord { digest: digest.to_string(), length: written.blocks * erofs::BLOCK })
+    }
+
+    fn changeset(&self, layer: &LayerFiles, limits: &Limits) -> Result<Changeset> {
+        let bytes = self.store.read_tree(layer)?;
+        let changeset =
+            Changeset::decode(bytes, limits).map_err(|source| ImageError::Tree { diff_id: layer.diff_id, source })?;
+        if changeset.data_bytes() != layer.facts.data_length {
+            return Err(ImageError::Damaged {
+                image: format!("with layer {}", layer.diff_id),
+                problem: "the layer's tree and data do not belong together".into(),
+            });
+        }
+        Ok(changeset)
+    }
+}
+
+/// Names a metadata image by all that it depends on.
+fn root_digest(layers: &[LayerFiles]) -> Digest {
+    let mut text = format!("coracle root\nchangeset {}\nerofs {}\n", layer::FORMAT_VERSION, erofs::FORMAT_VERSION);
+    for layer in layers {
+        text.push_str(&layer.diff_id.to_string());
+        text.push('\n');
+    }
+    Digest::of(text.as_bytes())
+}
+
+/// What people call an image that has a record.
+pub(crate) fn label(image: &ImageRecord) -> String {
+    image.names.first().map_or_else(|| image.id.clone(), |name| crate::familiar(name).to_owned())
+}
+
+/// Digests in records were written by us, but a record is a file.
+pub(crate) fn parse(image: &ImageRecord, text: &str) -> Result<Digest> {
+    text.parse().map_err(|e: store::DigestError| ImageError::Damaged { image: label(image), problem: e.to_string() })
+}
