@@ -89,4 +89,3 @@ fn pack_block(packed: &mut Vec<u8>, block: &[Entry<'_>], nid_of: impl Fn(InodeId
         packed.extend_from_slice(entry.name);
     }
 }
-

@@ -119,12 +119,7 @@ impl Layout {
 }
 
 /// Puts an inode at the first suitable offset.
-fn place_inode(
-    tree: &MergedTree<'_>,
-    id: InodeId,
-    inode: &MergedInode<'_>,
-    offset: u64,
-) -> Result<Place, ErofsError> {
+fn place_inode(tree: &MergedTree<'_>, id: InodeId, inode: &MergedInode<'_>, offset: u64) -> Result<Place, ErofsError> {
     let xattr_size = xattr::size(inode.inode.xattrs);
     xattr::count_field(xattr_size).ok_or(ErofsError::Xattrs { inode: id.get() })?;
     let data = match inode.inode.kind {

@@ -3,6 +3,7 @@
 //! The image is untrusted: every offset and length is checked, a directory is read up to [`MAX_DIRECTORY`] bytes, and
 //! nothing recurses.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use layer::{Device, EntryName, Timestamp};
@@ -376,9 +377,9 @@ impl<D: ReadAt> Image<D> {
     }
 
     /// The extended attributes of an inode: full names and values, as stored.
-    pub fn xattrs(&self, inode: &Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>, ReadError> {
+    pub fn xattrs(&self, inode: &Inode) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, ReadError> {
         if inode.xattr_size == 0 {
-            return Ok(Vec::new());
+            return Ok(BTreeMap::new());
         }
         let mut bytes = vec![0; inode.xattr_size];
         self.device.read_exact_at(&mut bytes, inode.xattr_offset)?;
@@ -387,14 +388,14 @@ impl<D: ReadAt> Image<D> {
             return Err(ReadError::Unsupported("shared extended attributes"));
         }
         let damaged = || ReadError::Damaged("extended attributes");
-        let mut xattrs = Vec::new();
+        let mut xattrs = BTreeMap::new();
         while !rest.is_empty() {
             let mut fields = Fields(rest);
             let (name_length, index, value_size) = (fields.u8()?, fields.u8()?, fields.u16()?);
             let (suffix, after) = fields.0.split_at_checked(name_length.into()).ok_or_else(damaged)?;
             let value = after.get(..value_size.into()).ok_or_else(damaged)?;
             let prefix = XATTR_PREFIXES.iter().find(|(known, _)| *known == index).ok_or_else(damaged)?.1;
-            xattrs.push(([prefix, suffix].concat(), value.to_vec()));
+            xattrs.insert([prefix, suffix].concat(), value.to_vec());
             let length = XATTR_ENTRY_LEN + suffix.len() + value.len();
             rest = rest.get(length.next_multiple_of(XATTR_ENTRY_LEN)..).ok_or_else(damaged)?;
         }

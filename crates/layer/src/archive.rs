@@ -219,10 +219,9 @@ impl<'l, R: Read> Archive<'l, R> {
         let mode = header.mode().ok_or_else(|| fault(EntryFault::Number("mode")))? & 0o7777;
         let mtime = match pax.mtime.or(self.globals.mtime) {
             Some(time) => time,
-            None => Timestamp {
-                seconds: header.mtime().ok_or_else(|| fault(EntryFault::Number("mtime")))?,
-                nanoseconds: 0,
-            },
+            None => {
+                Timestamp { seconds: header.mtime().ok_or_else(|| fault(EntryFault::Number("mtime")))?, nanoseconds: 0 }
+            }
         };
         let device = match type_flag {
             b'3' | b'4' => header.device().ok_or_else(|| fault(EntryFault::Number("device")))?,

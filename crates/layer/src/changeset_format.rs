@@ -176,7 +176,11 @@ fn check_kind(kind: Kind<'_>) -> Result<(), &'static str> {
         Kind::Symlink(target) if target.contains(&0) => Err("the link target contains a NUL byte"),
         Kind::Symlink(_) => Ok(()),
         Kind::CharDevice(device) | Kind::BlockDevice(device) => {
-            if device.major < 1 << 12 && device.minor < 1 << 20 { Ok(()) } else { Err("device number out of range") }
+            if device.major < 1 << 12 && device.minor < 1 << 20 {
+                Ok(())
+            } else {
+                Err("device number out of range")
+            }
         }
     }
 }
@@ -256,7 +260,10 @@ fn read_inode<'a>(cursor: &mut Cursor<'a>, tag: u8) -> Result<Inode<'a>, Changes
     Ok(Inode { mode, uid, gid, mtime, xattrs, kind })
 }
 
-pub(crate) fn next_xattr<'a>(cursor: &mut Cursor<'a>) -> Result<Option<(&'a [u8], &'a [u8])>, ChangesetError> {
+/// Name and value of an extended attribute.
+type Xattr<'a> = (&'a [u8], &'a [u8]);
+
+pub(crate) fn next_xattr<'a>(cursor: &mut Cursor<'a>) -> Result<Option<Xattr<'a>>, ChangesetError> {
     if cursor.rest.is_empty() {
         return Ok(None);
     }

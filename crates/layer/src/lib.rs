@@ -52,9 +52,7 @@ mod read;
 mod sparse;
 mod tar_format;
 
-pub use changeset::{
-    Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Timestamp, XattrBuf, Xattrs,
-};
+pub use changeset::{Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Timestamp, XattrBuf, Xattrs};
 pub use changeset_format::{BLOCK, ChangesetError, FORMAT_VERSION};
 pub use error::{EntryFault, HeaderFault, LayerError};
 pub use limits::Limits;

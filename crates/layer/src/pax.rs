@@ -267,7 +267,7 @@ mod tests {
     fn records_must_fit_their_length() {
         assert_eq!(record(b"6 a=b\nrest"), Ok((&b"a"[..], &b"b"[..], &b"rest"[..])));
         assert_eq!(record(b"9 a=b\nc=\n"), Ok((&b"a"[..], &b"b\nc="[..], &b""[..])));
-        for wrong in ["", "6 a=b", "5 a=b\n", "7 a=b\n\n!", "x a=b\n", "5 ab\n", "5 =b\n", "0 a=b\n", "99999999999999999999 a=b\n"] {
+        for wrong in ["", "6 a=b", "5 a=b\n", "x a=b\n", "5 ab\n", "5 =b\n", "0 a=b\n", "99999999999999999999 a=b\n"] {
             assert!(matches!(record(wrong.as_bytes()), Err(HeaderFault::Pax(_))), "{wrong:?}");
         }
     }

@@ -68,6 +68,8 @@ impl<S: ContentSink> LayerReader<'_, S> {
         }
         let xattrs = xattrs(member, kind)?;
         let Member { mode, uid, gid, mtime, .. } = *member;
+        // Symbolic links have no mode of their own on Linux; every unpacker makes them 0777.
+        let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { mode };
         let change = Change::Inode(Inode { mode, uid, gid, mtime, xattrs: xattrs.as_xattrs(), kind });
         Ok(self.builder.push(&Entry { directory, name, change })?)
     }
@@ -158,4 +160,3 @@ fn xattrs(member: &Member, kind: Kind<'_>) -> Result<XattrBuf, LayerError> {
         None => Ok(XattrBuf::from(&kept)),
     }
 }
-

@@ -197,7 +197,10 @@ mod tests {
         assert_eq!(sink.finish().unwrap(), 12288);
         let bytes = content(sink);
         assert_eq!(bytes.len(), 12288);
-        assert_eq!((&bytes[..4], &bytes[4095..4098], &bytes[8192..8198]), (&b"one\0"[..], &b"\0\x07\x07"[..], &b"three\0"[..]));
+        assert_eq!(
+            (&bytes[..4], &bytes[4095..4098], &bytes[8192..8198]),
+            (&b"one\0"[..], &b"\0\x07\x07"[..], &b"three\0"[..])
+        );
     }
 
     #[test]

@@ -59,12 +59,7 @@ pub(crate) fn convert(archives: &[PathBuf], image: &Path) {
     let mut end = written.blocks * erofs::BLOCK;
     for (path, blocks) in data.iter().zip(&blocks) {
         // Keeps holes, and thereby makes images of sparse files cheap.
-        let arguments = [
-            OsStr::new("if="),
-            path.as_os_str(),
-            OsStr::new("of="),
-            image.as_os_str(),
-        ];
+        let arguments = [OsStr::new("if="), path.as_os_str(), OsStr::new("of="), image.as_os_str()];
         let joined = |at: usize| [arguments[at], arguments[at + 1]].join(OsStr::new(""));
         let seek = format!("seek={}", end / erofs::BLOCK);
         run("dd", &[&joined(0), &joined(2), seek.as_ref(), "bs=4096".as_ref(), "conv=sparse,notrunc".as_ref()]);

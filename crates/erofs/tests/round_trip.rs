@@ -1,0 +1,235 @@
+//! Random trees through the writer and back through the reader; bent images never make the reader panic.
+
+#![allow(missing_docs)]
+
+use std::collections::BTreeMap;
+
+use erofs::reader::{Image, ReadError};
+use erofs::{BLOCK, ReadAt, write_metadata};
+use layer::{
+    Builder, Change, Changeset, Content, Device, Entry, Inode, InodeId, Kind, Limits, MergedTree, Timestamp, XattrBuf,
+    merge,
+};
+use proptest::prelude::*;
+
+/// An inode that owns what belongs to it.
+#[derive(Debug, Clone)]
+struct Made {
+    path: Vec<String>,
+    kind: u8,
+    number: u32,
+    mode: u16,
+    owner: (u32, u32),
+    mtime: (i64, u32),
+    xattrs: BTreeMap<Vec<u8>, Vec<u8>>,
+    target: String,
+}
+
+fn made() -> impl Strategy<Value = Made> {
+    let name = prop_oneof![4 => "[a-c]", 1 => "[!-.0-~]{1,30}", 1 => "x{200,255}"];
+    let path = prop::collection::vec(name.prop_filter("dots", |name| name != "." && name != ".."), 1..4);
+    let prefix = prop_oneof![Just("user."), Just("trusted."), Just("security.")];
+    let key = (prefix, "[a-z]{1,20}").prop_map(|(prefix, name)| format!("{prefix}{name}").into_bytes());
+    let xattrs = prop::collection::btree_map(key, prop::collection::vec(any::<u8>(), 0..300), 0..4);
+    let owner = (0..u32::MAX, 0..u32::MAX);
+    let target = prop_oneof!["[a-z/.]{1,60}", "[a-z/]{3000,4095}"];
+    (path, 0..8_u8, any::<u32>(), 0..0o10000_u16, owner, (any::<i64>(), 0..1_000_000_000_u32), xattrs, target).prop_map(
+        |(path, kind, number, mode, owner, mtime, xattrs, target)| Made {
+            path,
+            kind,
+            number,
+            mode,
+            owner,
+            mtime,
+            xattrs,
+            target,
+        },
+    )
+}
+
+const DATA_BLOCKS: u32 = 8;
+
+impl Made {
+    fn kind(&self) -> Kind<'_> {
+        let device = Device { major: self.number & 0xfff, minor: self.number >> 12 };
+        match self.kind {
+            0 | 1 => Kind::Directory,
+            2 => Kind::Symlink(self.target.as_bytes()),
+            3 => Kind::CharDevice(device),
+            4 => Kind::BlockDevice(device),
+            5 => Kind::Fifo,
+            6 => Kind::File(Content { offset: 0, size: 0 }),
+            _ => {
+                let block = self.number % DATA_BLOCKS;
+                let size = 1 + u64::from(self.number) % (u64::from(DATA_BLOCKS - block) * BLOCK);
+                Kind::File(Content { offset: u64::from(block) * BLOCK, size })
+            }
+        }
+    }
+}
+
+fn changeset(entries: &[Made]) -> Changeset {
+    let limits = Limits::default();
+    let mut builder = Builder::new(&limits);
+    for made in entries {
+        let (name, directory) = made.path.split_last().expect("a path has a name");
+        let xattrs = XattrBuf::from(&made.xattrs);
+        let (seconds, nanoseconds) = made.mtime;
+        let inode = Inode {
+            mode: made.mode,
+            uid: made.owner.0,
+            gid: made.owner.1,
+            mtime: Timestamp { seconds, nanoseconds },
+            xattrs: xattrs.as_xattrs(),
+            kind: made.kind(),
+        };
+        let directory = directory.join("/");
+        let entry = Entry { directory: directory.as_bytes(), name: name.as_bytes(), change: Change::Inode(inode) };
+        builder.push(&entry).expect("a sound entry");
+    }
+    builder.finish(u64::from(DATA_BLOCKS) * BLOCK).expect("contents lie inside")
+}
+
+fn image_of(tree: &MergedTree<'_>) -> Vec<u8> {
+    let mut image = Vec::new();
+    let written = write_metadata(tree, &[DATA_BLOCKS.into()], &mut image).expect("writes");
+    assert_eq!(image.len() as u64, written.blocks * BLOCK);
+    let mut again = Vec::new();
+    assert_eq!(write_metadata(tree, &[DATA_BLOCKS.into()], &mut again).expect("writes"), written);
+    assert_eq!(again, image, "the image is a function of the tree");
+    image.extend((0..DATA_BLOCKS).flat_map(|block| [u8::try_from(block).unwrap(); 4096]));
+    image
+}
+
+fn compare(tree: &MergedTree<'_>, id: InodeId, image: &Image<Vec<u8>>, found: &erofs::reader::Inode) {
+    let merged = tree.inode(id);
+    let inode = &merged.inode;
+    let own = (inode.mode, inode.uid, inode.gid, inode.mtime, merged.links);
+    assert_eq!((found.mode, found.uid, found.gid, found.mtime, found.links), own);
+    let xattrs = image.xattrs(found).expect("attributes");
+    assert!(xattrs.iter().map(|(name, value)| (&name[..], &value[..])).eq(inode.xattrs.iter()));
+    match inode.kind {
+        Kind::Directory => compare_directory(tree, id, image, found),
+        Kind::Symlink(target) => assert_eq!(image.read_link(found).expect("link"), target),
+        Kind::CharDevice(device) | Kind::BlockDevice(device) => assert_eq!(found.device, device),
+        Kind::Fifo => assert_eq!(found.size, 0),
+        Kind::File(Content { offset, size }) => {
+            let content = image.read_file(found, u64::MAX).expect("content");
+            assert_eq!(content.len() as u64, size);
+            let block_of = |at: usize| u8::try_from((offset + at as u64) / BLOCK).unwrap();
+            assert!(content.iter().enumerate().all(|(at, &byte)| byte == block_of(at)));
+        }
+    }
+}
+
+fn compare_directory(tree: &MergedTree<'_>, id: InodeId, image: &Image<Vec<u8>>, found: &erofs::reader::Inode) {
+    let entries = image.read_dir(found).expect("directory");
+    assert!(entries.is_sorted_by(|one, two| one.name < two.name));
+    let (dots, others): (Vec<_>, Vec<_>) = entries.iter().partition(|entry| entry.name == b"." || entry.name == b"..");
+    assert_eq!(dots.len(), 2);
+    assert_eq!(dots[0].nid, found.nid);
+    assert!(others.iter().map(|entry| &entry.name[..]).eq(tree.entries(id).map(|(name, _)| name)));
+    for (entry, (name, child)) in others.iter().zip(tree.entries(id)) {
+        let inode = image.lookup_in(found, name).expect("look-up").expect("exists");
+        assert_eq!((inode.nid, inode.file_type), (entry.nid, entry.file_type));
+        compare(tree, child, image, &inode);
+    }
+}
+
+/// Reads everything that can be reached, within bounds; errors are fine.
+fn walk<D: ReadAt>(image: &Image<D>) -> Result<(), ReadError> {
+    let mut pending = vec![image.root()?];
+    for _ in 0..200 {
+        let Some(inode) = pending.pop() else { break };
+        drop(image.xattrs(&inode));
+        drop(image.read_link(&inode));
+        drop(image.read(&inode, 4090, &mut [0; 100]));
+        for entry in image.read_dir(&inode).unwrap_or_default() {
+            pending.extend(image.inode(entry.nid));
+        }
+    }
+    image.resolve(b"/a/b/c").map(drop)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_is_written_is_read(entries in prop::collection::vec(made(), 0..60)) {
+        let changesets = [changeset(&entries)];
+        if let Ok(tree) = merge(&changesets, &Limits::default()) {
+            let image = Image::open(image_of(&tree)).expect("opens");
+            prop_assert_eq!(image.inode_count(), tree.len() as u64);
+            compare(&tree, InodeId::ROOT, &image, &image.root().expect("root"));
+        }
+    }
+
+    #[test]
+    fn bent_images_are_errors_not_panics(
+        entries in prop::collection::vec(made(), 0..20),
+        flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..20),
+    ) {
+        let changesets = [changeset(&entries)];
+        if let Ok(tree) = merge(&changesets, &Limits::default()) {
+            let mut bytes = image_of(&tree);
+            // Everything behind the first block's superblock, so that the checksum does not end it all at once.
+            let metadata = bytes.len() - DATA_BLOCKS as usize * 4096;
+            bytes[1024 + 8] &= !1;
+            for (at, value) in flips {
+                let at = 1024 + 16 + at.index(metadata - 1040);
+                bytes[at] = value;
+            }
+            if let Ok(image) = Image::open(bytes) {
+                drop(walk(&image));
+            }
+        }
+    }
+}
+
+#[test]
+fn contents_outside_the_data_are_refused() {
+    let entry = Made {
+        path: vec![String::from("f")],
+        kind: 7,
+        number: 3,
+        mode: 0o644,
+        owner: (0, 0),
+        mtime: (0, 0),
+        xattrs: BTreeMap::new(),
+        target: String::new(),
+    };
+    let changesets = [changeset(&[entry])];
+    let tree = merge(&changesets, &Limits::default()).unwrap();
+    for blocks in [&[][..], &[3]] {
+        let error = write_metadata(&tree, blocks, &mut Vec::new()).unwrap_err();
+        assert_eq!(error.to_string(), "the content of inode 1 lies outside the data of layer 0");
+    }
+    let error = write_metadata(&tree, &[1 << 32], &mut Vec::new()).unwrap_err();
+    assert_eq!(error.to_string(), "the image's device would have more than 2³² blocks");
+}
+
+/// Symbolic links are followed as a process with this root would follow them.
+#[test]
+fn look_ups_resolve_links_within_the_image() {
+    let link = |path: &str, target: &str| Made {
+        path: path.split('/').map(String::from).collect(),
+        kind: 2,
+        number: 0,
+        mode: 0o777,
+        owner: (0, 0),
+        mtime: (0, 0),
+        xattrs: BTreeMap::new(),
+        target: String::from(target),
+    };
+    let file = Made { kind: 6, ..link("usr/etc/passwd", "-") };
+    let links = [link("etc", "/../usr/etc"), link("usr/up", "../../../etc"), link("loop", "loop"), file];
+    let changesets = [changeset(&links)];
+    let tree = merge(&changesets, &Limits::default()).unwrap();
+    let image = Image::open(image_of(&tree)).unwrap();
+    let passwd = image.lookup(b"/usr/etc/passwd").unwrap().unwrap();
+    assert_eq!(image.resolve(b"/etc/passwd").unwrap(), Some(passwd.clone()));
+    assert_eq!(image.resolve(b"usr/up/passwd").unwrap(), Some(passwd));
+    assert_eq!(image.resolve(b"/etc/shadow").unwrap(), None);
+    assert!(matches!(image.lookup(b"/etc/passwd"), Err(ReadError::NotADirectory(_))));
+    assert!(matches!(image.resolve(b"/loop/x"), Err(ReadError::SymlinkLoop(_))));
+}
