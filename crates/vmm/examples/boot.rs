@@ -4,7 +4,7 @@
 //!
 //! Options: `memory=MIB`, `vcpus=N`, `cmdline=WORDS`, `console=FILE`, `scratch=FILE` (a writable disk), `root=FILE`
 //! (a read-only disk), `stop=MS` (stop it after that), `echo=1` (echo what the guest sends over vsock), `log=0` (no
-//! kernel log), `rss=1` (the process's memory at the end of `stop`).
+//! kernel log), `timed=0` (do not wait for the start: the set-up may fail), `rss=1` (the process's memory at the end of `stop`).
 
 #[path = "../tests/support/mod.rs"]
 mod support;
@@ -43,9 +43,10 @@ fn main() -> ExitCode {
             }
         });
     }
+    if run.timed {
+        println!("vCPUs run after {:.2} ms", since(clock, monitor.started()));
+    }
     if let Some(delay) = run.stop {
-        let started = monitor.started();
-        println!("started after {:.2} ms", (started - clock) as f64 / 1e6);
         std::thread::sleep(delay);
         if run.rss {
             report_memory(monitor.process.id());
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
     println!(
         "ended {:?} at {:.2} ms, exited ({status}) at {:.2} ms",
         end.reason,
-        (end.at - clock) as f64 / 1e6,
+        since(clock, end.at),
         began.elapsed().as_secs_f64() * 1e3
     );
     if run.log {
@@ -65,7 +66,13 @@ fn main() -> ExitCode {
     if matches!(end.reason, EndReason::Reset | EndReason::Stopped) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// Milliseconds between two readings of the monotonic clock.
+fn since(earlier: u64, later: u64) -> f64 {
+    Duration::from_nanos(later.saturating_sub(earlier)).as_secs_f64() * 1e3
+}
+
 struct Run {
+    timed: bool,
     stop: Option<Duration>,
     echo: bool,
     log: bool,
@@ -73,7 +80,7 @@ struct Run {
 }
 
 fn apply(parts: &mut Parts, options: &[String]) -> Run {
-    let mut run = Run { stop: None, echo: false, log: true, rss: false };
+    let mut run = Run { timed: true, stop: None, echo: false, log: true, rss: false };
     for option in options {
         let (name, value) = option.split_once('=').expect("options have the form name=value");
         match name {
@@ -97,6 +104,7 @@ fn apply(parts: &mut Parts, options: &[String]) -> Run {
             }
             "stop" => run.stop = Some(Duration::from_millis(value.parse().unwrap())),
             "echo" => run.echo = value == "1",
+            "timed" => run.timed = value == "1",
             "log" => run.log = value == "1",
             "rss" => run.rss = value == "1",
             _ => panic!("there is no option {name}"),

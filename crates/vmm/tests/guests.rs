@@ -114,7 +114,9 @@ fn a_monitor_that_goes_away_takes_the_machine_along() {
 #[test]
 fn a_sleeping_guest_costs_no_processor_time() {
     require_kvm!();
-    let monitor = launch(&Parts::with_code(SLEEP));
+    let mut parts = Parts::with_code(SLEEP);
+    parts.spec.vcpus = 4;
+    let monitor = launch(&parts);
     monitor.started();
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", monitor.process.id())).unwrap();

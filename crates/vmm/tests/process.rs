@@ -2,11 +2,13 @@
 
 mod support;
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use machine::{BlockBacking, Disk, DiskId, Extent, ToMachine};
+use machine::{BlockBacking, Disk, DiskId, EndReason, Extent, FromMachine, ToMachine};
 use support::{Monitor, Parts, file_of, probe, setup_text};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coracle-vmm");
@@ -86,10 +88,55 @@ fn devices_need_a_socket_each() {
     let mut parts = Parts::with_code(b"\xf4");
     parts.spec.disks = vec![disk("root", 0, 0, 4096)];
     let mut monitor = Monitor::start(Path::new(PROGRAM), "devices", Stdio::null());
-    let files: Vec<_> = parts.files.iter().map(std::os::fd::AsFd::as_fd).collect();
+    let files: Vec<_> = parts.files.iter().map(AsFd::as_fd).collect();
     monitor.send(&ToMachine::Files { count: 3 }, &files);
     monitor.send(&ToMachine::Serve { spec: parts.spec, sockets: vec![2] }, &[]);
     assert_eq!(setup_text(monitor.ended().0.reason), "1 sockets for 2 devices");
+}
+
+/// A process that serves a disk and vsock, and the peer's ends of their sockets.
+fn serving() -> (Monitor, Vec<UnixStream>) {
+    let mut parts = Parts::with_code(b"\xf4");
+    let file = parts.add(file_of(&[0; 4096]));
+    parts.spec.disks = vec![disk("root", file, 0, 4096)];
+    let (peers, sockets): (Vec<_>, Vec<_>) = (0..2).map(|_| UnixStream::pair().unwrap()).unzip();
+    let sockets: Vec<_> = sockets.into_iter().map(|socket| parts.add(socket)).collect();
+    let monitor = Monitor::start(Path::new(PROGRAM), "devices", Stdio::inherit());
+    let files: Vec<_> = parts.files.iter().map(AsFd::as_fd).collect();
+    monitor.send(&ToMachine::Files { count: u32::try_from(files.len()).unwrap() }, &files);
+    monitor.send(&ToMachine::Serve { spec: parts.spec.clone(), sockets }, &[]);
+    monitor.started();
+    (monitor, peers)
+}
+
+#[test]
+fn devices_end_with_the_emulator() {
+    let (mut monitor, peers) = serving();
+    drop(peers);
+    let (end, status) = monitor.ended();
+    assert_eq!(end.reason, EndReason::PeerClosed);
+    assert!(status.success());
+}
+
+#[test]
+fn devices_stop_when_told_and_have_no_log_without_memory() {
+    let (mut monitor, _peers) = serving();
+    monitor.send(&ToMachine::KernelLog, &[]);
+    assert_eq!(monitor.receive(), FromMachine::KernelLog(Vec::new()));
+    monitor.send(&ToMachine::Stop, &[]);
+    let (end, status) = monitor.ended();
+    assert_eq!(end.reason, EndReason::Stopped);
+    assert!(status.success());
+}
+
+#[test]
+fn a_peer_that_talks_nonsense_ends_the_devices_with_what_it_was() {
+    let (mut monitor, mut peers) = serving();
+    peers[0].write_all(&[0xff; 64]).unwrap();
+    peers[0].shutdown(std::net::Shutdown::Write).unwrap();
+    let (end, status) = monitor.ended();
+    assert!(matches!(end.reason, EndReason::Internal(_) | EndReason::PeerClosed), "{:?}", end.reason);
+    assert!(status.success());
 }
 
 #[test]

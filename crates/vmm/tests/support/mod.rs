@@ -21,7 +21,7 @@ use rustix::net::{
 };
 
 /// The longest that a test waits for a message.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connected pair of `SOCK_SEQPACKET` sockets.
 pub(crate) fn seqpacket() -> (OwnedFd, OwnedFd) {
