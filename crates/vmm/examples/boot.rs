@@ -4,7 +4,8 @@
 //!
 //! Options: `memory=MIB`, `vcpus=N`, `cmdline=WORDS`, `console=FILE`, `scratch=FILE` (a writable disk), `root=FILE`
 //! (a read-only disk), `stop=MS` (stop it after that), `echo=1` (echo what the guest sends over vsock), `log=0` (no
-//! kernel log), `timed=0` (do not wait for the start: the set-up may fail), `rss=1` (the process's memory at the end of `stop`).
+//! kernel log), `timed=0` (do not wait for the start: the set-up may fail), `rss=1` (the process's memory at the end
+//! of `stop`).
 
 #[path = "../tests/support/mod.rs"]
 mod support;
