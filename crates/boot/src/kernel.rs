@@ -1,6 +1,6 @@
 //! The kernel: an uncompressed ELF file with a PVH note.
 //!
-//! `linux-loader` copies the segments and finds the note; it trusts the file more than we do, so [`check`]
+//! `linux-loader` copies the segments and finds the note; it trusts the file more than we do, so `check`
 //! looks at the headers first. What passes has few segments, each inside usable memory.
 
 use std::io::{self, Read, Seek, SeekFrom};
