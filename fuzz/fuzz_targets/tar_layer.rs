@@ -1,5 +1,7 @@
 //! Arbitrary bytes as a layer archive, all the way: read, encode, decode, merge with itself, write the metadata
 //! image, walk it with the reader.
+//!
+//! Checksums are made to fit first, so that the fuzzer need not find them.
 
 #![no_main]
 
@@ -7,7 +9,18 @@ use erofs::reader::Image;
 use layer::{Changeset, Limits, NullSink, merge, read_layer};
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|tar: &[u8]| {
+/// Gives every block that looks like a header the checksum that it should have.
+fn seal(tar: &mut [u8]) {
+    for block in tar.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&byte| u32::from(byte)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+    }
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut tar = bytes.to_vec();
+    seal(&mut tar);
     let limits = Limits {
         entries: 1_000,
         index_bytes: 1 << 20,
@@ -16,7 +29,7 @@ fuzz_target!(|tar: &[u8]| {
         lookups: 100_000,
         ..Limits::default()
     };
-    let Ok(changeset) = read_layer(tar, &mut NullSink::default(), &limits) else { return };
+    let Ok(changeset) = read_layer(&tar[..], &mut NullSink::default(), &limits) else { return };
     let again = Changeset::decode(changeset.encode().to_vec(), &limits).expect("what is written can be read");
     assert_eq!(again, changeset);
     let layers = [changeset, again];
