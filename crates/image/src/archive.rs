@@ -58,6 +58,8 @@ enum Member {
 pub(crate) struct Archive {
     file: Arc<File>,
     members: HashMap<String, Member>,
+    /// Whether the end is marked, as every writer does.
+    is_whole: bool,
 }
 
 /// Whether `block` can be the first of a tar archive.
@@ -69,7 +71,7 @@ impl Archive {
     /// Walks the archive in `file`, which is `length` bytes long. `origin` names it in errors.
     pub(crate) fn index(file: File, length: u64, origin: &str) -> Result<Self> {
         let file = Arc::new(file);
-        let mut walk = Walk { file: &file, length, position: 0, origin };
+        let mut walk = Walk { file: &file, length, position: 0, origin, is_whole: false };
         let mut members = HashMap::new();
         while let Some((name, member)) = walk.next_member()? {
             if members.len() >= MEMBERS {
@@ -80,7 +82,13 @@ impl Archive {
                 members.insert(name, member);
             }
         }
-        Ok(Self { file, members })
+        let is_whole = walk.is_whole;
+        Ok(Self { file, members, is_whole })
+    }
+
+    /// Whether nothing suggests that there was more once.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.is_whole
     }
 
     /// The regular file of that name.
@@ -125,6 +133,7 @@ struct Walk<'a> {
     length: u64,
     position: u64,
     origin: &'a str,
+    is_whole: bool,
 }
 
 impl Walk<'_> {
@@ -180,7 +189,8 @@ impl Walk<'_> {
         }
         self.file.read_exact_at(&mut block, self.position).map_err(|e| ImageError::read(self.origin, e))?;
         self.position += BLOCK as u64;
-        Ok((block != [0; BLOCK]).then_some(block))
+        self.is_whole = block == [0; BLOCK];
+        Ok((!self.is_whole).then_some(block))
     }
 
     fn skip(&mut self, size: u64, within: &str) -> Result<()> {

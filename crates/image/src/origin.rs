@@ -114,6 +114,17 @@ impl Origin {
         Ok(bytes)
     }
 
+    /// What to say where no image is found.
+    pub(crate) fn no_image(&self) -> ImageError {
+        let origin = self.label.clone();
+        match &self.kind {
+            Kind::Archive(archive) if !archive.is_whole() => {
+                ImageError::Truncated { origin, within: "its members, before the index of images".to_owned() }
+            }
+            _ => ImageError::NoImage { origin },
+        }
+    }
+
     pub(crate) fn missing(&self, what: &str) -> ImageError {
         ImageError::Missing { what: what.to_owned(), origin: self.label.clone() }
     }

@@ -57,7 +57,7 @@ pub(crate) fn plan(origin: &Origin, wanted: &Platform) -> Result<Vec<ImagePlan>>
     }
     match docker::read_manifest(origin)? {
         Some(entries) => docker::plan(origin, &entries, wanted),
-        None => Err(ImageError::NoImage { origin: origin.label().to_owned() }),
+        None => Err(origin.no_image()),
     }
 }
 
