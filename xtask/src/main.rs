@@ -1,12 +1,13 @@
 //! `cargo xtask`: everything around the code that cargo alone does not do.
 //!
-//! One file for each command: [`setup`], [`kernel`], [`build`], [`lab`], [`demo`], [`test`], [`fuzz`]. What they
+//! One file for each command: [`setup`], [`kernel`], [`build`], [`lab`], [`demo`], [`test`], [`fuzz`], [`bench`]. What they
 //! share: [`project`] knows where things are, [`process`] runs programs, [`publish`] makes files appear whole or
 //! not at all, [`cpio`] and [`initrd`] write initial RAM disks, [`libtest`] reads what test binaries print.
 //!
 //! Every command starts by making sure of what it needs, so any of them works first in a fresh clone; what is
 //! already there costs nothing.
 
+mod bench;
 mod build;
 mod cpio;
 mod demo;
@@ -43,6 +44,7 @@ enum Task {
     Demo(demo::Arguments),
     Test(test::Arguments),
     Fuzz(fuzz::Arguments),
+    Bench(bench::Arguments),
 }
 
 fn run(task: &Task) -> Result<ExitCode> {
@@ -54,6 +56,7 @@ fn run(task: &Task) -> Result<ExitCode> {
         Task::Demo(arguments) => demo::run(arguments),
         Task::Test(arguments) => return test::run(arguments),
         Task::Fuzz(arguments) => fuzz::run(arguments),
+        Task::Bench(arguments) => bench::run(arguments),
     }
     .map(|()| ExitCode::SUCCESS)
 }
