@@ -1,0 +1,144 @@
+//! Archives and the exact tree or the exact error that they give.
+//!
+//! A tree is written as one line for each name: path, type and what belongs to it, then mode, owner, time and extended
+//! attributes where they are not the default. Names of one inode say so.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+use layer::{Changeset, FileSink, InodeId, Kind, Limits, MergedTree, Timestamp, merge, read_layer};
+
+use crate::tar::Tar;
+
+/// What the layers make together, or the first error with its causes.
+pub(crate) fn tree_of(layers: &[Vec<u8>]) -> Result<String, String> {
+    tree_within(layers, &Limits::default())
+}
+
+pub(crate) fn tree_within(layers: &[Vec<u8>], limits: &Limits) -> Result<String, String> {
+    let mut changesets = Vec::new();
+    let mut data = Vec::new();
+    for layer in layers {
+        let mut sink = FileSink::new(tempfile::tempfile().unwrap());
+        let mut input = &layer[..];
+        let changeset = read_layer(&mut input, &mut sink, limits).map_err(|error| chain(&error))?;
+        assert!(input.is_empty(), "an archive is read to its end");
+        assert_eq!(Changeset::decode(changeset.encode().to_vec(), limits).unwrap(), changeset);
+        changesets.push(changeset);
+        data.push(sink.into_file());
+    }
+    let tree = merge(&changesets, limits).map_err(|error| chain(&error))?;
+    Ok(describe(&tree, &data))
+}
+
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        write!(text, ": {error}").unwrap();
+        source = error.source();
+    }
+    text
+}
+
+pub(crate) fn describe(tree: &MergedTree<'_>, data: &[File]) -> String {
+    let mut lines = BTreeMap::new();
+    let mut pending = vec![(InodeId::ROOT, Vec::new())];
+    while let Some((directory, path)) = pending.pop() {
+        for (name, id) in tree.entries(directory) {
+            let path = [&path[..], b"/", name].concat();
+            let merged = tree.inode(id);
+            let inode = &merged.inode;
+            let what = match inode.kind {
+                Kind::Directory => {
+                    pending.push((id, path.clone()));
+                    String::from("d")
+                }
+                Kind::File(content) if content.size > 64 => format!("f {} bytes", content.size),
+                Kind::File(content) => {
+                    let mut bytes = vec![0; usize::try_from(content.size).unwrap()];
+                    data[merged.layer].read_exact_at(&mut bytes, content.offset).unwrap();
+                    format!("f {:?}", String::from_utf8_lossy(&bytes))
+                }
+                Kind::Symlink(target) => format!("l {:?}", String::from_utf8_lossy(target)),
+                Kind::CharDevice(device) => format!("c {}:{}", device.major, device.minor),
+                Kind::BlockDevice(device) => format!("b {}:{}", device.major, device.minor),
+                Kind::Fifo => String::from("p"),
+            };
+            let mut line = what;
+            let default_mode = match inode.kind {
+                Kind::Directory => 0o755,
+                Kind::Symlink(_) => 0o777,
+                _ => 0o644,
+            };
+            if inode.mode != default_mode {
+                write!(line, " {:04o}", inode.mode).unwrap();
+            }
+            if (inode.uid, inode.gid) != (0, 0) {
+                write!(line, " {}:{}", inode.uid, inode.gid).unwrap();
+            }
+            if inode.mtime != Timestamp::default() {
+                write!(line, " @{}.{:09}", inode.mtime.seconds, inode.mtime.nanoseconds).unwrap();
+            }
+            if !inode.xattrs.is_empty() {
+                write!(line, " {:?}", inode.xattrs).unwrap();
+            }
+            lines.insert(path, (id, line));
+        }
+    }
+    let mut text = String::new();
+    let mut first_names = BTreeMap::new();
+    for (path, (id, line)) in lines {
+        let path = String::from_utf8_lossy(&path).escape_debug().to_string();
+        let first = first_names.entry(id).or_insert_with(|| path.clone());
+        let same = if *first == path { String::new() } else { format!(" = {first}") };
+        writeln!(text, "{path} {line}{same}").unwrap();
+    }
+    text
+}
+
+/// Layers as archives, and what they make: lines of a tree, or an error.
+pub(crate) struct Case {
+    name: &'static str,
+    layers: Vec<Vec<u8>>,
+    expected: Result<&'static str, &'static str>,
+}
+
+pub(crate) fn case(
+    name: &'static str,
+    layers: impl IntoIterator<Item = Tar>,
+    expected: Result<&'static str, &'static str>,
+) -> Case {
+    Case { name, layers: layers.into_iter().map(Tar::end).collect(), expected }
+}
+
+pub(crate) fn raw(name: &'static str, layer: Vec<u8>, expected: Result<&'static str, &'static str>) -> Case {
+    Case { name, layers: vec![layer], expected }
+}
+
+pub(crate) fn check(cases: Vec<Case>) {
+    let mut wrong = String::new();
+    for Case { name, layers, expected } in cases {
+        let found = tree_of(&layers);
+        let same = match (&found, expected) {
+            (Ok(found), Ok(expected)) => {
+                found.lines().eq(expected.lines().map(str::trim).filter(|line| !line.is_empty()))
+            }
+            (Err(found), Err(expected)) => found == expected,
+            _ => false,
+        };
+        if !same {
+            write!(wrong, "\n{name}\n  expected {expected:?}\n  found    {found:?}\n").unwrap();
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+}
+
+pub(crate) fn t() -> Tar {
+    Tar::new()
+}
