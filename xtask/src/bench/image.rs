@@ -94,7 +94,9 @@ fn layer_layout(bench: &Path) -> Result<PathBuf> {
 
 fn descriptor(kind: &str, blobs: &Path, digest: &str) -> Result<Value> {
     let size = fs::metadata(blobs.join(digest))?.len();
-    Ok(json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": format!("sha256:{digest}"), "size": size}))
+    Ok(
+        json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": format!("sha256:{digest}"), "size": size}),
+    )
 }
 
 fn put(blobs: &Path, value: &Value) -> Result<String> {
