@@ -24,10 +24,11 @@ pub(crate) struct Cgroup {
 impl Cgroup {
     /// Makes the cgroup `name` below `root` and sets its limits.
     pub(crate) fn create(root: &Path, name: &str, limits: &Limits) -> Result<Self> {
-        for controller in ["cpuset", "cpu", "io", "memory", "hugetlb", "pids"] {
-            // What the kernel does not have is missed only by the limit that needs it.
-            let _ = fs::write(root.join("cgroup.subtree_control"), format!("+{controller}"));
-        }
+        // In one write: each one waits for a grace period of the kernel. What the kernel does not have is missed only
+        // by the limit that needs it.
+        let controllers = fs::read_to_string(root.join("cgroup.controllers")).unwrap_or_default();
+        let enabled: Vec<String> = controllers.split_whitespace().map(|controller| format!("+{controller}")).collect();
+        let _ = fs::write(root.join("cgroup.subtree_control"), enabled.join(" "));
         let path = root.join(name);
         let made = fs::create_dir(&path).or_else(|error| match error.kind() {
             ErrorKind::AlreadyExists => Ok(()),

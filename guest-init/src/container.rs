@@ -148,7 +148,7 @@ impl Disks {
             .context(|| format!("mount the root disk {:?}", config.root_disk))?;
         disks.mounted.push(image.clone());
         let device = platform.disk(&config.scratch_disk)?;
-        mount(&device, &scratch, "ext4", MountFlags::NOATIME, c"discard")
+        mount(&device, &scratch, "ext4", MountFlags::NOATIME, c"discard,noinit_itable,errors=remount-ro")
             .context(|| format!("mount the scratch disk {:?}", config.scratch_disk))?;
         disks.mounted.push(scratch.clone());
         prepare_scratch(&scratch, &image).context(|| format!("prepare the scratch disk {:?}", config.scratch_disk))?;

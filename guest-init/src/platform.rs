@@ -149,7 +149,8 @@ fn mount_guest() -> std::result::Result<(), Errno> {
     mount("proc", "proc", "proc", restricted, None)?;
     mount("sysfs", "sys", "sysfs", restricted, None)?;
     mount("devtmpfs", "dev", "devtmpfs", Flags::NOSUID | Flags::NOEXEC, c"mode=0755")?;
-    mount("cgroup2", "sys/fs/cgroup", "cgroup2", restricted, None)?;
+    // Forks and moves between cgroups without waiting for a grace period of the kernel each.
+    mount("cgroup2", "sys/fs/cgroup", "cgroup2", restricted, c"favordynmods")?;
     mount_move(".", "/")?;
     rustix::process::chroot(".")?;
     rustix::process::chdir("/")
