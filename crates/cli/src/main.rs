@@ -1,1 +1,109 @@
-fn main() {}
+//! `coracle`: the command line. Flags become a request to the engine; what comes back becomes text, streams and an
+//! exit code. Nothing is decided here that another front end would have to decide too.
+//!
+//! - [`command_line`] and [`run_flags`] are the flags, [`resolve`] turns them into a request.
+//! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
+//! - [`images`], [`containers`], [`load`], [`doctor`] are the other commands, [`table`] their lists.
+//! - [`report`] is the only place that prints errors.
+//!
+//! The same program is a container's keeper when its first argument says so; that way round the flags are never
+//! looked at, for a keeper is to stay small.
+
+mod attach;
+mod command_line;
+mod containers;
+mod doctor;
+mod images;
+mod load;
+mod report;
+mod resolve;
+mod run;
+mod run_flags;
+mod table;
+mod terminal;
+
+use std::{
+    env,
+    process::{ExitCode, exit},
+};
+
+use clap::{Parser as _, error::ErrorKind};
+use engine::{AcceleratorChoice, Engine, Environment, Home, Installation, Settings};
+
+use crate::command_line::{Command, CommandLine, GlobalFlags, ImageCommand};
+
+fn main() -> ExitCode {
+    let begun = engine::timings::now();
+    if env::args_os().nth(1).is_some_and(|word| word == engine::keeper::SUBCOMMAND) {
+        return engine::keeper::main();
+    }
+    let command_line = CommandLine::try_parse().unwrap_or_else(|error| usage(&error));
+    match command(command_line, begun) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            report::print(&error);
+            ExitCode::from(report::FAILED)
+        }
+    }
+}
+
+/// Prints help or a complaint and exits: Docker's code for a container that could not be run, clap's for the rest.
+fn usage(error: &clap::Error) -> ! {
+    let _ = error.print();
+    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+    let runs = env::args_os().any(|word| word == "run");
+    exit(if runs && !asked { i32::from(report::FAILED) } else { error.exit_code() })
+}
+
+fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {
+    let CommandLine { global, command } = command_line;
+    match command {
+        Command::Run(flags) => return run::run(&global, &flags, begun),
+        Command::Doctor(flags) => return doctor::doctor(&Place::find(&global)?, &flags),
+        Command::Version => version(),
+        Command::Load(flags) | Command::Image(ImageCommand::Load(flags)) => load::load(&open(&global)?, &flags)?,
+        Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => images::list(&open(&global)?, &flags.list)?,
+        Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
+            return images::remove(&open(&global)?, &flags);
+        }
+        Command::Image(ImageCommand::Inspect(flags)) => images::inspect(&open(&global)?, &flags.names)?,
+        Command::Ps(flags) => containers::list(&open(&global)?, &flags)?,
+        Command::Inspect(flags) => containers::inspect(&open(&global)?, &flags.names)?,
+        Command::Rm(flags) => return containers::remove(&open(&global)?, &flags),
+    }
+    Ok(0)
+}
+
+fn version() {
+    println!("coracle {}", env!("CARGO_PKG_VERSION"));
+    println!("guest protocol {}", engine::GUEST_PROTOCOL_VERSION);
+    println!("keeper protocol {}", engine::keeper::wire::VERSION);
+}
+
+/// Where things are, and what the settings say.
+#[derive(Debug)]
+struct Place {
+    home: Home,
+    installation: Installation,
+    accelerator: AcceleratorChoice,
+}
+
+impl Place {
+    fn find(flags: &GlobalFlags) -> anyhow::Result<Self> {
+        let environment = Environment::of_process(flags.home.clone())?;
+        let settings = match environment.settings_file() {
+            Some(path) => Settings::read(&path)?,
+            None => Settings::default(),
+        };
+        Ok(Self {
+            home: environment.home().ok_or(engine::Error::NoHome)?,
+            installation: Installation::find(&settings)?,
+            accelerator: flags.accel.map(AcceleratorChoice::from).or(settings.accel).unwrap_or_default(),
+        })
+    }
+}
+
+fn open(flags: &GlobalFlags) -> anyhow::Result<Engine> {
+    let place = Place::find(flags)?;
+    Ok(Engine::open(place.home, place.installation)?)
+}

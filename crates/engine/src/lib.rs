@@ -1,1 +1,135 @@
-//! engine
+//! The use cases: run, list, inspect, remove; and the container's keeper. The only place where the capabilities
+//! of the lower crates meet.
+//!
+//! # What this crate is not for
+//!
+//! No terminal, no flags, no printing: a caller brings a [`RunRequest`] and gets plain data, descriptors and
+//! typed errors, so that a command line, an API server and a library call are the same thing to it.
+//!
+//! # From a request to an end
+//!
+//! ```text
+//!  RunRequest ──▶ image (resolve, config) ──▶ plan::resolve ──▶ record ──▶ root device, scratch disk
+//!                                                                                │
+//!                          ┌──────────────────────────────── plan::plan ◀────────┘
+//!                          ▼
+//!  this process      keeper::Launch ──▶ keeper process: machine, guest session, bytes, record, end
+//! ```
+//!
+//! [`plan`] is pure and golden-tested: everything that a machine is made of is decided there, from data. The
+//! keeper decides nothing but what to do about what happens.
+//!
+//! # Who owns a container
+//!
+//! No daemon does. A container's record names the process that is responsible for it; that is the command that
+//! makes it until its [keeper] takes over. Every command begins with [`reconcile`], which finds containers whose
+//! responsible process is gone and tells their end. So no process has to stay alive for the records to be true.
+//!
+//! # Modules
+//!
+//! | | |
+//! |---|---|
+//! | requests | [`request`], [`quantity`], [`capability`], [`rlimit`], [`environment`], [`names`] |
+//! | planning | [`plan`], [`etc_files`], [`accelerator`] |
+//! | running | [`run`], [`keeper`], [`ending`], [`timings`] |
+//! | records | [`containers`], [`reconcile`], [`process`] |
+//! | the host | [`home`], [`settings`], [`doctor`] |
+//!
+//! # Threats
+//!
+//! | from | what | answer |
+//! |---|---|---|
+//! | image configuration | commands, environments, users, directories, signals | data for the guest only; nothing of it names anything on the host |
+//! | guest | whatever it says and sends | `guest` and `monitor` type and bound it; the keeper's buffers are of fixed size |
+//! | other users | sockets, records | directories 0700, sockets 0600, no abstract sockets |
+//! | crashes | half-made and orphaned containers | [`reconcile`] |
+//! | pids that are used again | a signal for a stranger | a process is its pid, start time and boot |
+
+pub mod accelerator;
+pub mod capability;
+pub mod containers;
+pub mod doctor;
+pub mod ending;
+pub mod environment;
+pub mod error;
+pub mod etc_files;
+pub mod home;
+pub mod keeper;
+pub mod names;
+pub mod plan;
+pub mod process;
+pub mod quantity;
+pub mod reconcile;
+pub mod request;
+pub mod rlimit;
+pub mod run;
+pub mod settings;
+pub mod timings;
+
+use std::{fmt, sync::Arc};
+
+pub use crate::{
+    ending::{Ending, Reason},
+    error::Error,
+    home::{Environment, Home},
+    request::{AcceleratorChoice, RunRequest},
+    run::{Run, RunOptions},
+    settings::{Installation, Settings},
+};
+pub use image;
+pub use protocol::{TerminalSize, VERSION as GUEST_PROTOCOL_VERSION};
+pub use state::{ContainerRecord, ContainerState, ImageRecord};
+
+/// The engine over one home.
+pub struct Engine {
+    home: Home,
+    installation: Installation,
+    images: image::Images,
+    state: Arc<state::State>,
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Opens a home, making it if it is not there, and brings its records up to date.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Home`], [`Error::Image`], [`Error::State`].
+    pub fn open(home: Home, installation: Installation) -> Result<Self, Error> {
+        for directory in [&home.data, &home.run] {
+            home::make_private(directory).map_err(|source| Error::home("make", directory, source))?;
+        }
+        let store = store::Store::open(&home.data).map_err(image::ImageError::from)?;
+        let state = Arc::new(state::State::open(&home.database())?);
+        let images = image::Images::new(store, Arc::clone(&state));
+        reconcile::reconcile(&state, &home)?;
+        Ok(Self { home, installation, images, state })
+    }
+
+    /// Its home.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
+    }
+
+    /// Its parts.
+    #[must_use]
+    pub fn installation(&self) -> &Installation {
+        &self.installation
+    }
+
+    /// Its images.
+    #[must_use]
+    pub fn images(&self) -> &image::Images {
+        &self.images
+    }
+
+    pub(crate) fn state(&self) -> &state::State {
+        &self.state
+    }
+}

@@ -1,0 +1,40 @@
+//! How errors reach the user: the chain, one cause a line, then what can be done.
+
+use std::io::Write as _;
+
+/// Exit code of what could not be done at all, as Docker has it.
+pub(crate) const FAILED: u8 = 125;
+
+/// The lines that tell of an error.
+pub(crate) fn lines(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for (depth, cause) in error.chain().enumerate() {
+        text.push_str(if depth == 0 { "coracle: " } else { "  caused by: " });
+        text.push_str(&cause.to_string());
+        text.push('\n');
+    }
+    if let Some(hint) = hint(error) {
+        text.push_str("hint: ");
+        text.push_str(&hint);
+        text.push('\n');
+    }
+    text
+}
+
+/// The first hint that an error of the chain has to give.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        let of_engine = cause.downcast_ref::<engine::Error>().and_then(engine::Error::hint);
+        of_engine.or_else(|| cause.downcast_ref::<engine::image::ImageError>()?.hint())
+    })
+}
+
+/// Prints an error. Standard error that takes nothing cannot be complained about.
+pub(crate) fn print(error: &anyhow::Error) {
+    let _ = std::io::stderr().write_all(lines(error).as_bytes());
+}
+
+/// Prints a line of ours between the process's.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "coracle: {text}");
+}

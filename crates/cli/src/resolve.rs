@@ -1,0 +1,53 @@
+//! From flags to a request: the files that they name are read here.
+
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
+use engine::{RunRequest, environment};
+
+use crate::run_flags::RunFlags;
+
+/// The request that the flags of `run` make.
+pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
+    let RunFlags { container, process, limits, files, security, image, command, help: _ } = flags;
+    let mut env = Vec::new();
+    for path in &process.env_file {
+        env.extend(environment_file(path)?);
+    }
+    env.extend(process.env.iter().cloned());
+    Ok(RunRequest {
+        image: image.clone(),
+        command: command.clone(),
+        entrypoint: process.entrypoint.clone(),
+        env,
+        working_dir: process.workdir.clone(),
+        user: process.user.clone(),
+        groups: process.group_add.clone(),
+        tty: process.tty,
+        interactive: process.interactive,
+        auto_remove: container.rm,
+        name: container.name.clone(),
+        hostname: container.hostname.clone(),
+        cpu_milli: limits.cpus,
+        memory: limits.memory,
+        scratch_size: limits.storage_opt,
+        shm_size: limits.shm_size,
+        pids_limit: limits.pids_limit.and_then(|limit| limit.0),
+        read_only: files.read_only,
+        tmpfs: files.tmpfs.clone(),
+        cap_add: security.cap_add.clone(),
+        cap_drop: security.cap_drop.clone(),
+        privileged: security.privileged,
+        no_new_privileges: security.security_opt.iter().filter_map(|option| option.0).next_back().unwrap_or(false),
+        ulimits: limits.ulimit.clone(),
+        sysctls: security.sysctl.clone(),
+        init: process.init,
+        platform: container.platform.clone(),
+    })
+}
+
+fn environment_file(path: &Path) -> anyhow::Result<Vec<String>> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read environment file {}", path.display()))?;
+    environment::parse_file(&bytes, |name| std::env::var(name).ok())
+        .with_context(|| format!("environment file {} cannot be used", path.display()))
+}

@@ -1,0 +1,91 @@
+//! Lists as text: columns, and how long ago something was, as Docker writes them.
+
+use std::io::{self, Write};
+
+/// Columns are as wide as their widest cell, three spaces apart; the last is not padded.
+pub(crate) fn write(out: &mut impl Write, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+    let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let width = |column: usize| {
+        std::iter::once(&header).chain(rows).filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+    };
+    let widths: Vec<usize> = (0..header.len()).map(|column| width(column).unwrap_or(0)).collect();
+    for row in std::iter::once(&header).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:<width$}   "));
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// Seconds as people say them.
+pub(crate) fn duration(seconds: u64) -> String {
+    let count = |number: u64, unit: &str| format!("{number} {unit}");
+    match seconds {
+        0 => "Less than a second".to_owned(),
+        1 => "1 second".to_owned(),
+        2..60 => count(seconds, "seconds"),
+        60..120 => "About a minute".to_owned(),
+        120..3600 => count(seconds / 60, "minutes"),
+        3600..7200 => "About an hour".to_owned(),
+        7200..172_800 => count(seconds / 3600, "hours"),
+        172_800..1_209_600 => count(seconds / 86_400, "days"),
+        1_209_600..5_184_000 => count(seconds / 604_800, "weeks"),
+        5_184_000..63_072_000 => count(seconds / 2_592_000, "months"),
+        _ => count(seconds / 31_536_000, "years"),
+    }
+}
+
+/// How long before `now` a moment was; both in nanoseconds since 1970.
+pub(crate) fn since(moment: i64, now: i64) -> String {
+    duration(u64::try_from(now.saturating_sub(moment)).unwrap_or(0) / 1_000_000_000)
+}
+
+/// `text` in at most `length` characters.
+pub(crate) fn shorten(text: &str, length: usize) -> String {
+    if text.chars().count() <= length {
+        return text.to_owned();
+    }
+    text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns() {
+        let mut out = Vec::new();
+        let rows = [vec!["a".to_owned(), "long cell".to_owned(), "x".to_owned()]];
+        write(&mut out, &["ONE", "TWO", "THREE"], &rows).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), "ONE   TWO         THREE\na     long cell   x\n");
+    }
+
+    #[test]
+    fn durations_as_docker_says_them() {
+        for (seconds, text) in [
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (150, "2 minutes"),
+            (3600, "About an hour"),
+            (10_800, "3 hours"),
+            (259_200, "3 days"),
+            (2_000_000, "3 weeks"),
+            (10_000_000, "3 months"),
+            (100_000_000, "3 years"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
+        assert_eq!(since(0, 5_000_000_000), "5 seconds");
+        assert_eq!(since(5, 0), "Less than a second");
+    }
+
+    #[test]
+    fn shortening() {
+        assert_eq!(shorten("short", 5), "short");
+        assert_eq!(shorten("longer", 5), "long…");
+    }
+}

@@ -1,0 +1,186 @@
+//! What goes wrong in a use case.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use thiserror::Error;
+
+use crate::{keeper::wire::WireError, names::InvalidName, plan::PlanError, request::AcceleratorChoice};
+
+/// An error of the engine. [`Error::hint`] says what the user can do.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nothing says where the home is.
+    #[error("there is no place for containers: neither HOME nor CORACLE_HOME is set")]
+    NoHome,
+    /// A file or directory of the home.
+    #[error("cannot {action} {}", path.display())]
+    Home {
+        /// What was tried.
+        action: &'static str,
+        /// With what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+    /// The settings file.
+    #[error("settings file {} cannot be used", path.display())]
+    Settings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A part of the installation.
+    #[error("the {part} is missing: {}", path.display())]
+    MissingPart {
+        /// Which.
+        part: &'static str,
+        /// Where it should be.
+        path: PathBuf,
+    },
+    /// Something the host should always give.
+    #[error("{0} failed")]
+    Host(&'static str, #[source] io::Error),
+    /// A request that cannot become a machine.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A name that no container can have.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// A text that is no platform.
+    #[error(transparent)]
+    PlatformText(#[from] image::PlatformError),
+    /// Images.
+    #[error(transparent)]
+    Image(#[from] image::ImageError),
+    /// An image that is there, but for another platform than was asked for.
+    #[error("image {image:?} is for {has}, not for {asked}")]
+    Platform {
+        /// As the request named it.
+        image: String,
+        /// Its platform.
+        has: String,
+        /// The request's.
+        asked: String,
+    },
+    /// Records.
+    #[error(transparent)]
+    State(#[from] state::StateError),
+    /// Disks.
+    #[error(transparent)]
+    Volume(#[from] volume::VolumeError),
+    /// KVM was asked for and cannot be had.
+    #[error("KVM cannot run a guest here: {reason}")]
+    Kvm {
+        /// Why, in words.
+        reason: String,
+        /// What can be done.
+        hint: Option<String>,
+    },
+    /// The emulator cannot be had.
+    #[error("emulation cannot be used")]
+    Emulator(#[source] monitor::EmulatorError),
+    /// The machine's processes could not be started.
+    #[error("the machine cannot be launched")]
+    Launch(#[from] monitor::LaunchError),
+    /// The keeper could not be started.
+    #[error("the container's keeper cannot be started")]
+    KeeperStart(#[source] io::Error),
+    /// The keeper does not answer.
+    #[error("the keeper of container {id} does not answer")]
+    Keeper {
+        /// The container.
+        id: String,
+        /// Why.
+        source: WireError,
+    },
+    /// The keeper speaks another version.
+    #[error("the keeper of container {id} speaks version {theirs} of its protocol, this command speaks {ours}")]
+    KeeperVersion {
+        /// The container.
+        id: String,
+        /// The keeper's.
+        theirs: u32,
+        /// Ours.
+        ours: u32,
+    },
+    /// The keeper refused.
+    #[error("the keeper of container {id} refuses: {reason}")]
+    Refused {
+        /// The container.
+        id: String,
+        /// Why.
+        reason: String,
+    },
+    /// It runs, and must not.
+    #[error("container {0:?} is running")]
+    Running(String),
+}
+
+impl Error {
+    /// An error with a file or directory of the home.
+    #[must_use]
+    pub fn home(action: &'static str, path: &Path, source: io::Error) -> Self {
+        Self::Home { action, path: path.to_owned(), source }
+    }
+
+    /// What the user can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoHome => "set CORACLE_HOME to a directory of yours",
+            Self::Home { source, .. } if source.kind() == io::ErrorKind::StorageFull => "free some space on that disk",
+            Self::Home { .. } => "set CORACLE_HOME to a directory that you can write to",
+            Self::MissingPart { .. } => {
+                "build it with `cargo xtask build`, or set CORACLE_LIB to the directory that holds it"
+            }
+            Self::Image(error) => return error.hint(),
+            Self::State(error) => return error.hint(),
+            Self::Volume(error) => return error.hint(),
+            Self::Kvm { hint, .. } => {
+                return Some(hint.clone().unwrap_or_else(|| {
+                    format!("`--accel {}` needs no KVM; `coracle doctor` says more", AcceleratorChoice::Emulated)
+                }));
+            }
+            Self::Emulator(error) => return Some(error.hint().to_owned()),
+            Self::Plan(PlanError::NoCommand(_)) => "name a command behind the image",
+            Self::Plan(PlanError::TooLittleMemory(_)) => "give it more with `-m`",
+            Self::Platform { .. } => "load the image for this platform with `coracle load --platform`",
+            Self::KeeperVersion { .. } => "use the version of Coracle that started the container",
+            Self::Running(_) => "`coracle rm -f` ends and removes it",
+            _ => return None,
+        };
+        Some(hint.to_owned())
+    }
+}
+
+/// An error and its causes as one line, for records and for messages that carry text.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chains_are_one_line() {
+        let error = Error::home("make", Path::new("/h"), io::Error::from_raw_os_error(13));
+        assert_eq!(chain(&error), "cannot make /h: Permission denied (os error 13)");
+        assert_eq!(error.hint().unwrap(), "set CORACLE_HOME to a directory that you can write to");
+        let full = Error::home("write", Path::new("/h"), io::Error::from_raw_os_error(28));
+        assert_eq!(full.hint().unwrap(), "free some space on that disk");
+    }
+}

@@ -1,0 +1,101 @@
+//! What a keeper writes into its container's record.
+
+use std::path::Path;
+
+use monitor::{MachineProcess, Role};
+use state::{ContainerState, ProcessRef, State, StateError};
+
+use super::Launch;
+use crate::{ending::Ending, error::Error, home, process};
+
+/// The keeper's pen. The database is opened for each change: a keeper that waits holds none of it.
+#[derive(Debug)]
+pub(super) struct Records<'a> {
+    launch: &'a Launch,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn new(launch: &'a Launch) -> Self {
+        Self { launch }
+    }
+
+    fn state(&self) -> Result<State, StateError> {
+        State::open(&self.launch.home.database())
+    }
+
+    /// The keeper is responsible from now on, and these are its machine's processes.
+    pub(super) fn take_over(&self, processes: &[MachineProcess]) -> Result<(), Error> {
+        let keeper = process::current().map_err(|source| Error::Host("reading /proc", source))?;
+        let machine = processes.iter().find(|process| process.role != Role::Devices).map(|process| ProcessRef {
+            pid: process.pid,
+            start_time: process.start_time,
+            boot_id: keeper.boot_id.clone(),
+        });
+        self.state()?.transition(&self.launch.id, &[ContainerState::Created, ContainerState::Exited], |record| {
+            record.keeper = Some(keeper);
+            record.machine = machine;
+        })?;
+        Ok(())
+    }
+
+    /// The process runs.
+    pub(super) fn started(&self) -> Result<(), Error> {
+        self.state()?.transition(&self.launch.id, &[ContainerState::Created, ContainerState::Exited], |record| {
+            record.state = ContainerState::Running;
+            record.started_at = Some(process::wall_clock_ns());
+            record.finished_at = None;
+            record.exit_code = None;
+            record.reason = None;
+            record.error = None;
+        })?;
+        Ok(())
+    }
+
+    /// The container has ended. With `remove`, nothing of it stays.
+    pub(super) fn ended(&self, ending: &Ending, remove: bool) -> Result<(), Error> {
+        let state = self.state()?;
+        state.update_container(&self.launch.id, |record| write_ending(record, ending))?;
+        if remove {
+            remove_container(&state, &self.launch.home, &self.launch.id)
+        } else {
+            remove_run_directory(&self.launch.home.run_container(&self.launch.id))
+        }
+    }
+}
+
+/// Puts an ending into a record.
+pub(crate) fn write_ending(record: &mut state::ContainerRecord, ending: &Ending) {
+    record.state = ContainerState::Exited;
+    record.finished_at = Some(process::wall_clock_ns());
+    record.exit_code = Some(i32::from(ending.exit_code));
+    record.reason = Some(ending.reason.to_string());
+    record.error.clone_from(&ending.error);
+    record.kernel_log_tail.clone_from(&ending.kernel_log);
+    record.timings =
+        serde_json::to_value(TimingsAndMemory { timings: ending.timings, oom_killed: ending.oom_killed }).ok();
+    record.keeper = None;
+    record.machine = None;
+}
+
+/// What the record keeps under `timings`: the moments, and beside them what has no column of its own.
+#[derive(Debug, Clone, Copy, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct TimingsAndMemory {
+    #[serde(flatten)]
+    pub(crate) timings: crate::timings::Timings,
+    #[serde(default)]
+    pub(crate) oom_killed: bool,
+}
+
+/// Removes a container: its files before the record that names them, so that a crash in between leaves a record
+/// that can be removed again and never files that nothing names.
+pub(crate) fn remove_container(state: &State, home: &home::Home, id: &str) -> Result<(), Error> {
+    let directory = home.container(id);
+    home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))?;
+    remove_run_directory(&home.run_container(id))?;
+    state.remove_container(id)?;
+    Ok(())
+}
+
+fn remove_run_directory(directory: &Path) -> Result<(), Error> {
+    home::remove_directory(directory).map_err(|source| Error::home("remove", directory, source))
+}

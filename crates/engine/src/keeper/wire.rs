@@ -1,0 +1,321 @@
+//! What commands and a keeper say to each other, version [`VERSION`].
+//!
+//! A keeper listens on `R/containers/ID/control.sock` (mode 0600, in a directory of mode 0700), and the
+//! command that starts it hands it one connection as its standard input. Both carry the frames of
+//! [`protocol::frame`]: a 4-byte little-endian length, then a `postcard` body.
+//!
+//! ```text
+//!  command                                   keeper
+//!     │── Hello{version} ─────────────────────▶│
+//!     │◀────────────────────── Hello{version} ─│   each checks; other versions are refused by name
+//!     │── Launch ─────────────────────────────▶│   inherited connection only, once
+//!     │── Attach{…} + descriptors ────────────▶│   pipe ends as SCM_RIGHTS: every stream on its own
+//!     │◀───────────────────────────── Attached─│
+//!     │── Signal, Resize, CloseOutput, Kill ──▶│   any number; no answers
+//!     │◀───────────────────────────── Started ─│   the process runs
+//!     │── Wait ───────────────────────────────▶│   an attached or launching connection waits anyway
+//!     │◀─────────────────────────────── Ended ─│   once, last; the record is written, `--rm` is done
+//! ```
+//!
+//! The keeper owns the far ends of the pipes after `Attach`. A pipe whose reader is gone loses output and
+//! nothing else, so that a command that dies leaves the container alone; a command that lives and whose own
+//! reader went away says `CloseOutput`, and then the process gets what it would get in a shell's pipeline.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice, IoSliceMut},
+    mem::MaybeUninit,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+};
+
+use protocol::{FrameBuffer, FrameError, MAX_FRAME, TerminalSize, encode_frame};
+use rustix::{
+    io::Errno,
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
+        recvmsg, sendmsg,
+    },
+};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use thiserror::Error;
+
+use super::Launch;
+use crate::ending::Ending;
+
+/// Version of this conversation.
+pub const VERSION: u32 = 1;
+
+/// Most descriptors that wait for the message that takes them.
+const MAX_DESCRIPTORS: usize = 8;
+
+/// A stream that a process writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OutputStream {
+    /// Standard output, or the terminal.
+    Stdout,
+    /// Standard error.
+    Stderr,
+}
+
+/// Which pipe ends travel with [`ToKeeper::Attach`], in this order.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedStreams {
+    /// The end to read standard input from.
+    pub stdin: bool,
+    /// The end to write standard output to.
+    pub stdout: bool,
+    /// The end to write standard error to.
+    pub stderr: bool,
+}
+
+impl AttachedStreams {
+    /// How many descriptors that is.
+    #[must_use]
+    pub fn count(self) -> usize {
+        usize::from(self.stdin) + usize::from(self.stdout) + usize::from(self.stderr)
+    }
+}
+
+/// What a command says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToKeeper {
+    /// The first message.
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// Run this container.
+    Launch(Box<Launch>),
+    /// Connect the process's streams to these pipes.
+    Attach(AttachedStreams),
+    /// Send the process a signal, 1 to 64. Before the process runs, one that would end it ends the start.
+    Signal(u8),
+    /// Size of the terminal.
+    Resize(TerminalSize),
+    /// Nobody will read this stream again: let the process know.
+    CloseOutput(OutputStream),
+    /// End the machine at once.
+    Kill,
+    /// Say [`FromKeeper::Ended`] on this connection.
+    Wait,
+}
+
+/// What a keeper says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromKeeper {
+    /// Answer to [`ToKeeper::Hello`].
+    Hello {
+        /// [`VERSION`].
+        version: u32,
+    },
+    /// The streams are connected.
+    Attached,
+    /// The request cannot be met; the connection ends.
+    Refused(String),
+    /// The process runs.
+    Started,
+    /// The container ended, everything about it is recorded.
+    Ended(Box<Ending>),
+}
+
+/// A conversation that went wrong.
+#[derive(Debug, Error)]
+pub enum WireError {
+    /// The other side closed the connection.
+    #[error("the connection was closed")]
+    Closed,
+    /// Bytes that are no message.
+    #[error("a malformed message")]
+    Frame(#[from] FrameError),
+    /// Descriptors without a message, or a message without its descriptors.
+    #[error("a message and its descriptors do not match")]
+    Descriptors,
+    /// The socket failed.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+}
+
+/// Sends one message with descriptors, waiting until the socket took it.
+///
+/// # Errors
+///
+/// [`WireError`].
+pub fn send<T: Serialize>(
+    mut stream: &UnixStream,
+    message: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> Result<(), WireError> {
+    let frame = encode_frame(message)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+    let mut ancillary = SendAncillaryBuffer::new(&mut space);
+    if !descriptors.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(descriptors)) {
+        return Err(WireError::Descriptors);
+    }
+    let sent = loop {
+        match sendmsg(stream, &[IoSlice::new(&frame)], &mut ancillary, SendFlags::NOSIGNAL) {
+            Err(Errno::INTR) => {}
+            result => break result.map_err(io::Error::from)?,
+        }
+    };
+    io::Write::write_all(&mut stream, &frame[sent..])?;
+    Ok(())
+}
+
+/// Takes messages and descriptors from a connection.
+#[derive(Debug)]
+pub struct Receiver {
+    stream: UnixStream,
+    frames: FrameBuffer,
+    descriptors: VecDeque<OwnedFd>,
+}
+
+impl Receiver {
+    /// Receives from `stream`, blocking or not as that is.
+    #[must_use]
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream, frames: FrameBuffer::with_limit(MAX_FRAME), descriptors: VecDeque::new() }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    /// The next message, or `None` when a non-blocking socket has no whole one yet.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError`]; the connection is then of no further use.
+    pub fn receive<T: DeserializeOwned>(&mut self) -> Result<Option<T>, WireError> {
+        loop {
+            if let Some(message) = self.frames.take_message()? {
+                return Ok(Some(message));
+            }
+            if !self.fill()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Takes the descriptors that came with a message.
+    ///
+    /// # Errors
+    ///
+    /// [`WireError::Descriptors`] if they are not exactly `count`.
+    pub fn take_descriptors(&mut self, count: usize) -> Result<VecDeque<OwnedFd>, WireError> {
+        let taken = std::mem::take(&mut self.descriptors);
+        if taken.len() == count { Ok(taken) } else { Err(WireError::Descriptors) }
+    }
+
+    /// Receives once. `false`: it would block.
+    fn fill(&mut self) -> Result<bool, WireError> {
+        let mut bytes = [0; 8 << 10];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let mut slices = [IoSliceMut::new(&mut bytes)];
+        let received = match recvmsg(&self.stream, &mut slices, &mut ancillary, RecvFlags::CMSG_CLOEXEC) {
+            Ok(received) => received.bytes,
+            Err(Errno::AGAIN) => return Ok(false),
+            Err(Errno::INTR) => return Ok(true),
+            Err(error) => return Err(WireError::Io(error.into())),
+        };
+        for message in ancillary.drain() {
+            if let RecvAncillaryMessage::ScmRights(descriptors) = message {
+                self.descriptors.extend(descriptors);
+            }
+        }
+        if self.descriptors.len() > MAX_DESCRIPTORS {
+            return Err(WireError::Descriptors);
+        }
+        if received == 0 {
+            return Err(WireError::Closed);
+        }
+        self.frames.extend(&bytes[..received]);
+        Ok(true)
+    }
+}
+
+impl AsFd for Receiver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+
+    #[test]
+    fn messages_and_descriptors_arrive_together() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        send(&left, &ToKeeper::Hello { version: 7 }, &[]).unwrap();
+        let streams = AttachedStreams { stdout: true, ..AttachedStreams::default() };
+        send(&left, &ToKeeper::Attach(streams), &[writer.as_fd()]).unwrap();
+        drop(writer);
+        let mut receiver = Receiver::new(right);
+        assert_eq!(receiver.receive().unwrap(), Some(ToKeeper::Hello { version: 7 }));
+        assert_eq!(receiver.receive().unwrap(), Some(ToKeeper::Attach(streams)));
+        let mut taken = receiver.take_descriptors(streams.count()).unwrap();
+        io::PipeWriter::from(taken.pop_front().unwrap()).write_all(b"through").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "through");
+        assert!(matches!(receiver.take_descriptors(1), Err(WireError::Descriptors)));
+    }
+
+    #[test]
+    fn large_messages_and_bytes_one_by_one() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let message = FromKeeper::Refused("x".repeat(1 << 20));
+        let sent = message.clone();
+        let sender = std::thread::spawn(move || send(&left, &sent, &[]).map(|()| left).unwrap());
+        let mut receiver = Receiver::new(right);
+        assert_eq!(receiver.receive().unwrap(), Some(message));
+        let mut left = sender.join().unwrap();
+        receiver.stream.set_nonblocking(true).unwrap();
+        let frame = encode_frame(&ToKeeper::Signal(9)).unwrap();
+        for byte in &frame[..frame.len() - 1] {
+            left.write_all(&[*byte]).unwrap();
+            assert_eq!(receiver.receive::<ToKeeper>().unwrap(), None);
+        }
+        left.write_all(&frame[frame.len() - 1..]).unwrap();
+        assert_eq!(receiver.receive().unwrap(), Some(ToKeeper::Signal(9)));
+        drop(left);
+        assert!(matches!(receiver.receive::<ToKeeper>(), Err(WireError::Closed)));
+    }
+
+    #[test]
+    fn garbage_is_an_error() {
+        let (mut left, right) = UnixStream::pair().unwrap();
+        let mut receiver = Receiver::new(right);
+        left.write_all(&[0xff; 64]).unwrap();
+        assert!(matches!(receiver.receive::<ToKeeper>(), Err(WireError::Frame(_))));
+    }
+
+    #[test]
+    fn too_many_descriptors_end_the_conversation() {
+        let (left, right) = UnixStream::pair().unwrap();
+        let (reader, _writer) = io::pipe().unwrap();
+        let mut receiver = Receiver::new(right);
+        for _ in 0..=MAX_DESCRIPTORS {
+            send(&left, &ToKeeper::Wait, &[reader.as_fd()]).unwrap();
+        }
+        let end = loop {
+            match receiver.receive::<ToKeeper>() {
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+            if receiver.descriptors.len() > MAX_DESCRIPTORS {
+                panic!("kept too many");
+            }
+        };
+        assert!(matches!(end, WireError::Descriptors));
+    }
+}
