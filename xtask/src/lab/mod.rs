@@ -140,7 +140,7 @@ fn command_line() -> String {
     let khz = tsc::kilohertz();
     format!(
         "console=ttyS0 quiet panic=-1 reboot=t no_timer_check noreplace-smp tsc=reliable tsc_early_khz={khz} \
-         transparent_hugepage=always"
+         transparent_hugepage=always initcall_blacklist=cmos_init"
     )
 }
 
