@@ -123,10 +123,12 @@ impl Machine {
     }
 }
 
-/// AMD's first EPYC with virtualization and nested paging, less what the emulator lacks and would warn about.
+/// AMD's first EPYC with virtualization and nested paging, less what the emulator lacks and would warn about, and less
+/// XSAVE: the emulator does not let a hypervisor see a guest switch its state components on, so a guest's kernel would
+/// find their sizes inconsistent.
 fn processor() -> String {
     let lacking = "x2apic rdseed sha-ni fxsr-opt misalignsse 3dnowprefetch osvw topoext perfctr-core clzero \
-                   xsaveerptr ibpb nrip-save xsavec xsaves";
+                   xsaveerptr ibpb nrip-save xsave xsavec xsaveopt xsaves avx avx2 f16c fma";
     let mut model = "EPYC,+svm,+npt".to_owned();
     for feature in lacking.split_whitespace() {
         model.push_str(",-");
