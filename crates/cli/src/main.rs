@@ -24,6 +24,7 @@ mod terminal;
 
 use std::{
     env,
+    ffi::OsString,
     process::{ExitCode, exit},
 };
 
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
     let command_line = CommandLine::try_parse().unwrap_or_else(|error| usage(&error));
     match command(command_line, begun) {
         Ok(code) => ExitCode::from(code),
+        // Whoever read our output has seen enough.
+        Err(error) if report::is_broken_pipe(&error) => ExitCode::from(report::BROKEN_PIPE),
         Err(error) => {
             report::print(&error);
             ExitCode::from(report::FAILED)
@@ -51,8 +54,19 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ! {
     let _ = error.print();
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    let runs = env::args_os().any(|word| word == "run");
-    exit(if runs && !asked { i32::from(report::FAILED) } else { error.exit_code() })
+    exit(if !asked && is_run(env::args_os().skip(1)) { i32::from(report::FAILED) } else { error.exit_code() })
+}
+
+/// Whether the first word that is neither a global flag nor its value is `run`.
+fn is_run(mut words: impl Iterator<Item = OsString>) -> bool {
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--home" | "--accel") => drop(words.next()),
+            Some(flag) if flag.starts_with('-') => {}
+            _ => return word == "run",
+        }
+    }
+    false
 }
 
 fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {

@@ -23,6 +23,14 @@ use engine::{
                   such command, 126 if it cannot be executed, 125 if the container could not be run."
 )]
 pub(crate) struct RunFlags {
+    /// Image to run
+    #[arg(value_name = "IMAGE", help_heading = "Arguments")]
+    pub(crate) image: String,
+
+    /// Command and its arguments, instead of the image's own
+    #[arg(value_name = "COMMAND", help_heading = "Arguments", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+
     #[command(flatten)]
     pub(crate) container: ContainerFlags,
     #[command(flatten)]
@@ -37,14 +45,6 @@ pub(crate) struct RunFlags {
     /// Print help
     #[arg(long, action = ArgAction::Help, help_heading = "Options")]
     pub(crate) help: Option<bool>,
-
-    /// Image to run
-    #[arg(value_name = "IMAGE")]
-    pub(crate) image: String,
-
-    /// Command and its arguments, instead of the image's own
-    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
 }
 
 #[derive(Debug, Args)]

@@ -16,7 +16,7 @@ use protocol::TerminalSize;
 
 use super::{
     Launch, SUBCOMMAND,
-    wire::{AttachedStreams, FromKeeper, OutputStream, Receiver, ToKeeper, VERSION, WireError, send},
+    wire::{AttachedStreams, FromKeeper, OutputStream, Receiver, ToKeeper, VERSION, WireError, send, with_short_path},
 };
 use crate::{ending::Ending, error::Error};
 
@@ -184,7 +184,8 @@ impl Attachment {
     /// [`Error::Keeper`] or [`Error::KeeperVersion`].
     pub fn connect(id: &str, socket: &Path) -> Result<Self, Error> {
         let failed = |source| Error::Keeper { id: id.to_owned(), source };
-        let connection = UnixStream::connect(socket).map_err(|error| failed(error.into()))?;
+        let connection =
+            with_short_path(socket, |short| UnixStream::connect(short)).map_err(|error| failed(error.into()))?;
         send(&connection, &ToKeeper::Hello { version: VERSION }, &[]).map_err(failed)?;
         let receiver = greeted(id, &connection)?;
         send(&connection, &ToKeeper::Wait, &[]).map_err(failed)?;

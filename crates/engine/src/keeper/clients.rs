@@ -18,7 +18,7 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     relay,
-    wire::{AttachedStreams, FromKeeper, Receiver, ToKeeper, VERSION, WireError},
+    wire::{self, AttachedStreams, FromKeeper, Receiver, ToKeeper, VERSION, WireError},
 };
 
 /// Most connections at a time.
@@ -72,7 +72,7 @@ impl Clients {
 
     /// Listens on a socket for more.
     pub(super) fn listen(&mut self, path: &Path) -> io::Result<()> {
-        let listener = UnixListener::bind(path)?;
+        let listener = wire::with_short_path(path, |short| UnixListener::bind(short))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
         listener.set_nonblocking(true)?;
         self.listener = Some(listener);

@@ -26,9 +26,10 @@ use std::{
     io::{self, IoSlice, IoSliceMut},
     mem::MaybeUninit,
     os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    path::Path,
 };
 
 use protocol::{FrameBuffer, FrameError, MAX_FRAME, TerminalSize, encode_frame};
@@ -136,6 +137,21 @@ pub enum WireError {
     /// The socket failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),
+}
+
+/// Calls `with` with a short path for a socket: `sun_path` holds 107 bytes (unix(7)), and a home may lie deeper
+/// than that. The way through `/proc/self/fd` is as long for every directory.
+///
+/// # Errors
+///
+/// If the directory cannot be opened, and those of `with`.
+pub fn with_short_path<T>(socket: &Path, with: impl FnOnce(&Path) -> io::Result<T>) -> io::Result<T> {
+    use rustix::fs::{Mode, OFlags, open};
+    let (Some(directory), Some(name)) = (socket.parent(), socket.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    let directory = open(directory, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+    with(&Path::new("/proc/self/fd").join(directory.as_raw_fd().to_string()).join(name))
 }
 
 /// Sends one message with descriptors, waiting until the socket took it.
@@ -289,6 +305,20 @@ mod tests {
         assert_eq!(receiver.receive().unwrap(), Some(ToKeeper::Signal(9)));
         drop(left);
         assert!(matches!(receiver.receive::<ToKeeper>(), Err(WireError::Closed)));
+    }
+
+    #[test]
+    fn sockets_may_lie_deep() {
+        let directory = tempfile::tempdir().unwrap();
+        let deep = directory.path().join("d".repeat(100)).join("e".repeat(100));
+        std::fs::create_dir_all(&deep).unwrap();
+        let socket = deep.join("control.sock");
+        let listener = with_short_path(&socket, |path| std::os::unix::net::UnixListener::bind(path)).unwrap();
+        assert!(socket.exists());
+        let mut ours = with_short_path(&socket, |path| UnixStream::connect(path)).unwrap();
+        ours.write_all(b"x").unwrap();
+        listener.accept().unwrap().0.read_exact(&mut [0]).unwrap();
+        assert!(with_short_path(Path::new("/no/such/socket"), |path| UnixStream::connect(path)).is_err());
     }
 
     #[test]

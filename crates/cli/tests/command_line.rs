@@ -1,0 +1,142 @@
+//! What the command line says, word for word: help, usage errors, and errors that need no container.
+//! `CORACLE_BLESS=1` rewrites the golden files.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+/// A command with a home of its own and nothing from the environment.
+fn coracle(home: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_coracle"));
+    command.args(arguments).env_clear().env("PATH", "/usr/bin:/bin").env("CORACLE_HOME", home).env("COLUMNS", "100");
+    command.stdin(std::process::Stdio::null()).output().expect("coracle")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("text")
+}
+
+#[track_caller]
+fn golden(name: &str, found: &str) {
+    let path: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    if std::env::var_os("CORACLE_BLESS").is_some() {
+        std::fs::write(&path, found).expect("the golden file");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == expected, "{} differs; CORACLE_BLESS=1 rewrites it. Now:\n{found}", path.display());
+}
+
+#[test]
+fn help() {
+    let home = tempfile::tempdir().expect("a directory");
+    for (name, arguments) in [
+        ("help.txt", &["--help"][..]),
+        ("run.txt", &["run", "--help"]),
+        ("load.txt", &["load", "--help"]),
+        ("images.txt", &["images", "--help"]),
+        ("ps.txt", &["ps", "--help"]),
+        ("rm.txt", &["rm", "--help"]),
+        ("rmi.txt", &["rmi", "--help"]),
+        ("image.txt", &["image", "--help"]),
+        ("doctor.txt", &["doctor", "--help"]),
+    ] {
+        let out = coracle(home.path(), arguments);
+        assert!(out.status.success() && out.stderr.is_empty(), "{arguments:?}");
+        golden(name, text(&out.stdout));
+    }
+}
+
+#[test]
+fn keeper_is_not_for_users() {
+    let home = tempfile::tempdir().expect("a directory");
+    assert!(!text(&coracle(home.path(), &["--help"]).stdout).contains("keeper"));
+    let out = coracle(home.path(), &["keeper"]);
+    assert_eq!((out.status.code(), out.stdout.len(), out.stderr.len()), (Some(1), 0, 0));
+}
+
+#[test]
+fn bad_flags_of_run_are_125() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut all = String::new();
+    for arguments in [
+        &["run"][..],
+        &["run", "--no-such-flag", "busybox"],
+        &["run", "-m", "lots", "busybox"],
+        &["run", "-m", "99999999999999999999", "busybox"],
+        &["run", "--cpus", "-1", "busybox"],
+        &["run", "--cpus", "0", "busybox"],
+        &["run", "--ulimit", "nofish=1", "busybox"],
+        &["run", "--ulimit", "nofile=2:1", "busybox"],
+        &["run", "--cap-add", "FLY", "busybox"],
+        &["run", "--sysctl", "novalue", "busybox"],
+        &["run", "--name", "../up", "busybox"],
+        &["run", "--hostname", "-", "busybox"],
+        &["run", "--hostname", "a b", "busybox"],
+        &["run", "-w", "relative", "busybox"],
+        &["run", "-e", "=x", "busybox"],
+        &["run", "--tmpfs", "relative", "busybox"],
+        &["run", "--storage-opt", "speed=1", "busybox"],
+        &["run", "--security-opt", "seccomp=/x.json", "busybox"],
+        &["run", "--platform", "plan9", "busybox"],
+        &["run", "--accel", "magic", "busybox"],
+        &["run", "--env-file", "/no/such/file", "busybox"],
+        &["run", "-it", "busybox"],
+        &["run", "--rm", "no-such-image"],
+    ] {
+        let out = coracle(home.path(), arguments);
+        assert_eq!(out.status.code(), Some(125), "{arguments:?}: {}", text(&out.stderr));
+        assert!(out.stdout.is_empty(), "{arguments:?}");
+        all.push_str(&format!("$ coracle {}\n{}\n", arguments.join(" "), text(&out.stderr)));
+    }
+    golden("run-errors.txt", &all);
+}
+
+#[test]
+fn other_errors() {
+    let home = tempfile::tempdir().expect("a directory");
+    let mut all = String::new();
+    for (arguments, code) in [
+        (&["rm", "nobody"][..], 1),
+        (&["rmi", "no-such-image"], 1),
+        (&["inspect", "nobody"], 125),
+        (&["image", "inspect", "no-such-image"], 125),
+        (&["load", "-i", "/no/such/archive.tar"], 125),
+        (&["images", "--format", "xml"], 2),
+        (&["sail"], 2),
+    ] {
+        let out = coracle(home.path(), arguments);
+        assert_eq!(out.status.code(), Some(code), "{arguments:?}: {}", text(&out.stderr));
+        all.push_str(&format!("$ coracle {}\n{}\n", arguments.join(" "), text(&out.stderr)));
+    }
+    golden("other-errors.txt", &all);
+}
+
+#[test]
+fn empty_home_has_empty_lists() {
+    let home = tempfile::tempdir().expect("a directory");
+    let list = |arguments: &[&str]| text(&coracle(home.path(), arguments).stdout).to_owned();
+    assert_eq!(list(&["images"]), "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n");
+    assert_eq!(list(&["ps", "-a"]), "CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   NAMES\n");
+    for quiet in [["images", "-q"], ["ps", "-q"]] {
+        assert_eq!(list(&quiet), "");
+    }
+}
+
+#[test]
+fn command_belongs_to_the_container_from_its_first_word() {
+    let home = tempfile::tempdir().expect("a directory");
+    // Unknown image: the flags behind it were not ours to refuse.
+    let out = coracle(home.path(), &["run", "-e", "-X=1", "no-such-image", "ls", "-l", "--no-such-flag", "-h"]);
+    assert_eq!(out.status.code(), Some(125));
+    assert!(text(&out.stderr).contains("no-such-image"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn settings_file_that_is_wrong_is_named() {
+    let home = tempfile::tempdir().expect("a directory");
+    std::fs::write(home.path().join("settings.json"), r#"{"acel": "kvm"}"#).expect("written");
+    let out = coracle(home.path(), &["images"]);
+    assert_eq!(out.status.code(), Some(125));
+    assert!(text(&out.stderr).contains("settings.json") && text(&out.stderr).contains("acel"), "{}", text(&out.stderr));
+}
