@@ -20,7 +20,7 @@ pub struct ImageRecord {
     pub created: Option<String>,
     /// When it was loaded, in ns since 1970.
     pub loaded_at: i64,
-    /// Bytes of file contents in all layers, the lower ones' hidden files included.
+    /// Bytes of all layers' uncompressed archives, as Docker counts.
     pub size: u64,
     /// Its metadata image.
     pub root: RootRecord,
