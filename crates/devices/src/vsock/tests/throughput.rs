@@ -1,6 +1,6 @@
 //! The worker under load: several streams at once, echoed by a driver in this process.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
@@ -18,14 +18,20 @@ use crate::testing::Counter;
 const STREAMS: usize = 4;
 const BYTES: usize = if cfg!(debug_assertions) { 8 << 20 } else { 100 << 20 };
 
-/// A guest that accepts every connection and echoes, with the credit rules of Linux.
+/// A connection as the guest sees it. A packet without payload in `pending` is the end.
+#[derive(Default)]
+struct Stream {
+    consumed: u32,
+    sent: u32,
+    credit: (u32, u32),
+    pending: VecDeque<Vec<u8>>,
+}
+
+/// A guest that accepts every connection and echoes what it gets, within its credit.
 struct Echo {
     guest: Guest,
     kicks: [EventFd; 2],
-    received: HashMap<u32, u32>,
-    sent: HashMap<u32, u32>,
-    credit: HashMap<u32, (u32, u32)>,
-    pending: Vec<(u32, Vec<u8>)>,
+    streams: HashMap<u32, Stream>,
     in_flight: usize,
 }
 
@@ -35,50 +41,46 @@ impl Echo {
         self.in_flight -= self.guest.transmit.used().len();
         let moved = !packets.is_empty();
         for (header, body) in packets {
-            let port = header.src_port;
-            self.credit.insert(port, (header.buf_alloc, header.fwd_cnt));
-            *self.received.entry(port).or_default() += header.len;
+            let stream = self.streams.entry(header.src_port).or_default();
+            stream.credit = (header.buf_alloc, header.fwd_cnt);
             match Operation::parse(header.op).unwrap() {
-                Operation::Request => self.send(Operation::Response, port, 0, &[]),
-                Operation::Shutdown => self.pending.push((port, Vec::new())),
-                Operation::Data => self.pending.push((port, body)),
+                Operation::Request => self.send(Operation::Response, header.src_port, 0, &[]),
+                Operation::Shutdown => stream.pending.push_back(Vec::new()),
+                Operation::Data => stream.pending.push_back(body),
                 _ => {}
             }
         }
         if moved {
             self.kicks[0].write(1).unwrap();
         }
-        self.echo() || moved
+        let ports: Vec<u32> = self.streams.keys().copied().collect();
+        ports.into_iter().fold(moved, |moved, port| self.echo(port) || moved)
     }
 
-    fn echo(&mut self) -> bool {
-        let mut waiting = std::mem::take(&mut self.pending).into_iter();
+    fn echo(&mut self, port: u32) -> bool {
         let mut moved = false;
-        let mut blocked = Vec::new();
-        for (port, body) in waiting.by_ref() {
-            let (buf_alloc, fwd_cnt) = self.credit[&port];
-            let sent = *self.sent.entry(port).or_default();
-            let room = buf_alloc.saturating_sub(sent.wrapping_sub(fwd_cnt));
-            let earlier = blocked.iter().any(|(other, _)| *other == port);
-            if earlier || u32::try_from(body.len()).unwrap() > room || self.in_flight > 32 {
-                blocked.push((port, body));
-                continue;
+        while self.in_flight < 32 {
+            let stream = self.streams.get_mut(&port).unwrap();
+            let Some(body) = stream.pending.front() else { break };
+            let length = u32::try_from(body.len()).unwrap();
+            let (buf_alloc, fwd_cnt) = stream.credit;
+            if length > buf_alloc.saturating_sub(stream.sent.wrapping_sub(fwd_cnt)) {
+                break;
+            }
+            stream.sent = stream.sent.wrapping_add(length);
+            stream.consumed = stream.consumed.wrapping_add(length);
+            let body = stream.pending.pop_front().unwrap();
+            match length {
+                0 => self.send(Operation::Shutdown, port, shutdown::BOTH, &[]),
+                _ => self.send(Operation::Data, port, 0, &body),
             }
             moved = true;
-            if body.is_empty() {
-                self.send(Operation::Shutdown, port, shutdown::BOTH, &[]);
-            } else {
-                *self.sent.entry(port).or_default() += u32::try_from(body.len()).unwrap();
-                self.send(Operation::Data, port, 0, &body);
-            }
         }
-        self.pending = blocked;
         moved
     }
 
     fn send(&mut self, op: Operation, port: u32, flags: u32, body: &[u8]) {
-        let fwd_cnt = self.received.get(&port).copied().unwrap_or(0);
-        let header = Header { flags, fwd_cnt, ..packet(op, port, 1000) };
+        let header = Header { flags, fwd_cnt: self.streams[&port].consumed, ..packet(op, port, 1000) };
         self.guest.send(&data(header, body), body);
         self.in_flight += 1;
         self.kicks[1].write(1).unwrap();
@@ -107,8 +109,7 @@ fn several_streams_at_once_do_not_stall() {
     let start = Instant::now();
     thread::scope(|scope| {
         scope.spawn(|| {
-            let (received, sent, credit) = Default::default();
-            let mut echo = Echo { guest, kicks, received, sent, credit, pending: Vec::new(), in_flight: 0 };
+            let mut echo = Echo { guest, kicks, streams: HashMap::new(), in_flight: 0 };
             while !done.load(Ordering::Relaxed) {
                 if !echo.step() {
                     thread::yield_now();
