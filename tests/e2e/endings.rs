@@ -46,7 +46,7 @@ fn exited() {
 #[test]
 fn signalled() {
     let coracle = loaded();
-    let _ = run(&coracle, &["--init", "busybox", "sh", "-c", "kill -SEGV $$"]).expect(139);
+    let _ = run(&coracle, &["busybox", "in-guest", "crash"]).expect(139);
     assert_eq!(ending(&coracle, "it"), ("signalled".into(), 139, false));
 }
 

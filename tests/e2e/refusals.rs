@@ -154,7 +154,7 @@ fn missing_layer() {
 fn layer_whose_content_is_not_what_the_configuration_says() {
     let layout = Layout::busybox();
     layout.replace_config(|config| config["rootfs"]["diff_ids"][0] = json!(format!("sha256:{}", "0".repeat(64))));
-    refuses(layout.path(), &["diff"]);
+    refuses(layout.path(), &["not what the image's configuration says"]);
 }
 
 #[test]

@@ -38,7 +38,11 @@ pub struct Inherited {
 /// What the guest's kernel is told beyond the spec's command line.
 fn append<F>(spec: &MachineSpec<F>, tsc_khz: Option<u32>) -> String {
     let mut line = spec.cmdline.clone();
-    line.push_str(" reboot=t no_timer_check noapictimer");
+    line.push_str(" reboot=t no_timer_check");
+    if spec.vcpus == 1 {
+        // Saves the calibration of the local timer; several CPUs need theirs.
+        line.push_str(" noapictimer");
+    }
     if let Some(khz) = tsc_khz {
         line.push_str(&format!(" tsc=reliable tsc_early_khz={khz}"));
     }
@@ -144,7 +148,7 @@ mod tests {
 -global virtio-mmio.force-legacy=false
 -kernel /proc/self/fd/10
 -initrd /proc/self/fd/11
--append quiet panic=-1 reboot=t no_timer_check noapictimer tsc=reliable tsc_early_khz=2500123
+-append quiet panic=-1 reboot=t no_timer_check tsc=reliable tsc_early_khz=2500123
 -chardev socket,id=disk0,fd=12
 -device vhost-user-blk,chardev=disk0,num-queues=1
 -chardev socket,id=disk1,fd=13

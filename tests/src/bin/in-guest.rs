@@ -1,6 +1,6 @@
 //! What runs inside test containers where a shell is too slow or too coarse.
 
-// UNSAFETY: `fork` has no safe wrapper; this program has one thread.
+// UNSAFETY: `fork` has no safe wrapper, and a crash is wanted; this program has one thread.
 #![allow(unsafe_code)]
 
 use std::process::exit;
@@ -11,8 +11,9 @@ fn main() {
     match arguments.first().map(String::as_str) {
         Some("orphans") => orphans(number(1)),
         Some("fill-memory") => fill_memory(number(1)),
+        Some("crash") => crash(),
         _ => {
-            eprintln!("usage: in-guest orphans COUNT | fill-memory MIB");
+            eprintln!("usage: in-guest orphans COUNT | fill-memory MIB | crash");
             exit(2);
         }
     }
@@ -47,6 +48,12 @@ fn fork() -> libc::pid_t {
 fn exit_now() -> ! {
     // SAFETY: ends the process without running what the parent has registered.
     unsafe { libc::_exit(0) }
+}
+
+/// Ends by a fault: the one signal that a process can raise against itself as PID 1.
+fn crash() {
+    // SAFETY: none is wanted; the read faults.
+    unsafe { std::ptr::null::<u8>().read_volatile() };
 }
 
 /// Touches memory page by page until it is `mebibytes`.
