@@ -37,7 +37,7 @@ pub(crate) fn run(global: &GlobalFlags, flags: &RunFlags, begun: u64) -> anyhow:
         terminal_size: terminal::size().unwrap_or_default(),
         begun,
     };
-    let mut run = engine.run(request, &options)?;
+    let mut run = engine.run(&request, &options)?;
     if let Some(file) = id_file {
         file.write(&run.id)?;
     }

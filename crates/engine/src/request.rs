@@ -132,7 +132,8 @@ pub enum OptionError {
 /// [`OptionError::Tmpfs`].
 pub fn parse_tmpfs(text: &str) -> Result<TmpfsRequest, OptionError> {
     let (path, options) = text.split_once(':').unwrap_or((text, ""));
-    let usable = path.starts_with('/') && path.trim_matches('/') != "" && !path.split('/').any(|part| part == "..");
+    let usable =
+        path.starts_with('/') && !path.trim_matches('/').is_empty() && !path.split('/').any(|part| part == "..");
     if usable && !text.contains('\0') {
         Ok(TmpfsRequest { path: path.to_owned(), options: options.to_owned() })
     } else {

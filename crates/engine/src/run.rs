@@ -71,25 +71,25 @@ impl Engine {
     /// # Errors
     ///
     /// [`Error`], naming what is in the way.
-    pub fn run(&self, request: RunRequest, options: &RunOptions) -> Result<Run<'_>, Error> {
+    pub fn run(&self, request: &RunRequest, options: &RunOptions) -> Result<Run<'_>, Error> {
         if let Some(name) = &request.name {
             names::check_name(name)?;
         }
         let mut timings = Timings { begun: options.begun, ..Timings::default() };
         let keeper = StartedKeeper::start()?;
-        let image = self.image(&request)?;
+        let image = self.image(request)?;
         let defaults = image_defaults(&self.images().config(&image)?);
-        let host = host()?;
-        let id = names::new_id().map_err(|source| Error::Host("getting random numbers", source))?;
-        let resolved = plan::resolve(&id, &request, &defaults, &host)?;
         if let Some((part, path)) = self.installation().missing() {
             return Err(Error::MissingPart { part, path: path.to_owned() });
         }
         let chosen = accelerator::choose(options.accelerator, self.installation(), self.home())?;
+        let host = host(chosen.accelerator)?;
+        let id = names::new_id().map_err(|source| Error::Host("getting random numbers", source))?;
+        let resolved = plan::resolve(&id, request, &defaults, &host)?;
         timings.planned = Some(timings::now());
 
         let root = self.images().root_device(&image)?;
-        let unfinished = self.insert(&id, &request, &resolved, &chosen, &image.id)?;
+        let unfinished = self.insert(&id, request, &resolved, &chosen, &image.id)?;
         let files = Files {
             kernel: self.installation().kernel.clone(),
             initrd: self.installation().initrd.clone(),
@@ -97,7 +97,7 @@ impl Engine {
             scratch: self.make_scratch(&id, resolved.scratch_size)?,
         };
         let auto_remove = request.auto_remove;
-        let plan = plan::plan(&request, &resolved, files, &host)?;
+        let plan = plan::plan(request, &resolved, files, &host)?;
         timings.disks = Some(timings::now());
 
         let launch = Launch {
@@ -254,11 +254,12 @@ fn image_defaults(config: &oci_spec::image::ImageConfiguration) -> ImageDefaults
 }
 
 /// What this host has.
-fn host() -> Result<Host, Error> {
+fn host(accelerator: monitor::Accelerator) -> Result<Host, Error> {
     let cpus = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let meminfo = fs::read_to_string("/proc/meminfo").map_err(|source| Error::Host("reading /proc/meminfo", source))?;
     Ok(Host {
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        accelerator,
         memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(u64::MAX),
         wall_clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
         // A host without resolvers has none to give.

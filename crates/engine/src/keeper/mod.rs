@@ -91,7 +91,7 @@ pub fn main() -> ExitCode {
             }
             Ok(Some(ToKeeper::Launch(launch))) => {
                 let Ok(clients) = Clients::with_first(receiver) else { return ExitCode::FAILURE };
-                Keeper::keep(*launch, clients);
+                Keeper::keep(&launch, clients);
                 return ExitCode::SUCCESS;
             }
             // The starter changed its mind, or is none.

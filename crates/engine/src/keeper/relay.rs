@@ -166,7 +166,8 @@ impl Pump {
         match read(source, &mut self.buffer[..]) {
             Ok(0) => self.end(),
             Ok(count) => {
-                self.pending = 0..count;
+                // What nobody wants is dropped here: bytes that wait for no sink would wait for ever.
+                self.pending = if matches!(self.sink, Sink::Nobody) { 0..0 } else { 0..count };
                 self.moved += count as u64;
                 true
             }
@@ -271,6 +272,20 @@ mod tests {
         drive(&mut pump);
         producer.join().unwrap();
         assert_eq!(pump.moved(), 1 << 20);
+    }
+
+    #[test]
+    fn output_for_nobody_never_waits_for_a_sink() {
+        let (ours, mut theirs) = guest();
+        rustix::net::sockopt::set_socket_send_buffer_size(&theirs, 4 << 20).unwrap();
+        let mut pump = Pump::output(ours, None);
+        theirs.set_nonblocking(true).unwrap();
+        // More than one turn moves.
+        for _ in 0..64 {
+            let _ = theirs.write(&[1; BUFFER]);
+        }
+        pump.advance();
+        assert!(!pump.is_held_up() && pump.interest().is_some());
     }
 
     #[test]

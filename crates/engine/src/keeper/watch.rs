@@ -178,11 +178,11 @@ pub(super) struct Keeper<'a, M> {
 
 impl Keeper<'_, Machine> {
     /// Runs a container to its end, and tells everyone.
-    pub(super) fn keep(launch: Launch, mut clients: Clients) {
-        let (ending, ran) = match set_up(&launch, &mut clients) {
+    pub(super) fn keep(launch: &Launch, mut clients: Clients) {
+        let (ending, ran) = match set_up(launch, &mut clients) {
             Ok(machine) => match Session::new(Timeouts::default()) {
                 Ok(session) => {
-                    let (ending, kept) = Keeper::new(&launch, machine, session, clients).run();
+                    let (ending, kept) = Keeper::new(launch, machine, session, clients).run();
                     clients = kept;
                     (ending, true)
                 }
@@ -193,7 +193,7 @@ impl Keeper<'_, Machine> {
         // What never had a machine is not worth a record.
         let remove = launch.auto_remove || !ran;
         let mut ending = ending;
-        if let Err(error) = Records::new(&launch).ended(&ending, remove) {
+        if let Err(error) = Records::new(launch).ended(&ending, remove) {
             let text = format!("the end cannot be recorded: {}", error::chain(&error));
             ending.error = Some(ending.error.map_or(text.clone(), |own| format!("{own}; {text}")));
         }
