@@ -49,10 +49,7 @@ fn emulated(installation: &Installation, home: &Home, notice: Option<String>) ->
 }
 
 fn notice(status: &KvmStatus) -> String {
-    format!(
-        "KVM cannot run a guest here ({}); using emulation, which is slower: see `coracle doctor`",
-        describe(status)
-    )
+    format!("KVM is not usable here ({}); using emulation, which is slower: see `coracle doctor`", status.reason)
 }
 
 /// Why KVM cannot be used, on one line.

@@ -74,7 +74,7 @@ pub enum Error {
     #[error(transparent)]
     Volume(#[from] volume::VolumeError),
     /// KVM was asked for and cannot be had.
-    #[error("KVM cannot run a guest here: {reason}")]
+    #[error("KVM is not usable here: {reason}")]
     Kvm {
         /// Why, in words.
         reason: String,
@@ -142,9 +142,8 @@ impl Error {
             Self::State(error) => return error.hint(),
             Self::Volume(error) => return error.hint(),
             Self::Kvm { hint, .. } => {
-                return Some(hint.clone().unwrap_or_else(|| {
-                    format!("`--accel {}` needs no KVM; `coracle doctor` says more", AcceleratorChoice::Emulated)
-                }));
+                let emulate = format!("`--accel {}` needs no KVM", AcceleratorChoice::Emulated);
+                return Some(hint.iter().chain([&emulate]).map(String::as_str).collect::<Vec<_>>().join("; "));
             }
             Self::Emulator(error) => return Some(error.hint().to_owned()),
             Self::Plan(PlanError::NoCommand(_)) => "name a command behind the image",

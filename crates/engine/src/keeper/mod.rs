@@ -19,8 +19,8 @@
 //!
 //! # Modules
 //!
-//! [`wire`] is the protocol, [`client`] the commands' end of it, [`clients`] the keeper's; [`relay`] moves
-//! bytes; [`watch`] is the loop; [`record`] writes what happened.
+//! [`wire`] is the protocol, [`client`] the commands' end of it, `clients` the keeper's; [`relay`] moves
+//! bytes; `watch` is the loop; `record` writes what happened.
 
 pub mod client;
 mod clients;
