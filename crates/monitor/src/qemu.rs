@@ -61,7 +61,9 @@ pub fn arguments<F>(spec: &MachineSpec<F>, inherited: &Inherited, tsc_khz: Optio
     line.pair("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     let serial = if inherited.console.is_some() { "on" } else { "off" };
     line.pair("-M", format!("microvm,acpi=off,rtc=on,isa-serial={serial},memory-backend=mem"));
-    line.pair("-accel", "tcg,thread=multi");
+    // One thread for all vCPUs: the guest's kernel patches its own code while they run, which the emulator's
+    // threads do not keep coherent.
+    line.pair("-accel", "tcg,thread=single");
     line.pair("-cpu", "max");
     line.pair("-smp", spec.vcpus.to_string());
     line.pair("-m", format!("size={}M", spec.memory_mib));
@@ -140,7 +142,7 @@ mod tests {
 -display none
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -M microvm,acpi=off,rtc=on,isa-serial=off,memory-backend=mem
--accel tcg,thread=multi
+-accel tcg,thread=single
 -cpu max
 -smp 2
 -m size=512M
@@ -171,7 +173,7 @@ mod tests {
 -display none
 -sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny
 -M microvm,acpi=off,rtc=on,isa-serial=on,memory-backend=mem
--accel tcg,thread=multi
+-accel tcg,thread=single
 -cpu max
 -smp 1
 -m size=64M
