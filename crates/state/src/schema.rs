@@ -67,7 +67,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection, SchemaError> {
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     // Commands are short: folding the log into the file at each one's end would cost it several syncs. It is folded
-    // when it has grown (wal_autocheckpoint).
+    // when it has grown to 64 pages: whoever opens the database alone reads all of it.
+    connection.pragma_update(None, "wal_autocheckpoint", 64)?;
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     migrate(&mut connection)?;
     Ok(connection)
