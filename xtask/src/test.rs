@@ -8,6 +8,7 @@
 //! Without any of these flags, all four. The last line is `N passed, N failed`.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
@@ -15,7 +16,7 @@ use std::thread;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use crate::lab::Machine;
+use crate::lab::{self, Machine};
 use crate::libtest::Tally;
 use crate::{build, fuzz, process, project, setup};
 
@@ -109,13 +110,30 @@ fn emulated(arguments: &Arguments) -> Result<Tally> {
 fn kvm(arguments: &Arguments) -> Result<Tally> {
     let mut command = vec![end_to_end()?];
     command.extend(arguments.filters.iter().cloned());
-    let mut lab = Machine::for_tests().boot(&command, &[("CORACLE_TEST_ACCEL", "kvm")])?;
+    if let Some(tally) = in_the_lab(&command)? {
+        return Ok(tally);
+    }
+    println!("the lab itself broke down, which says nothing about the tests: once more");
+    Ok(in_the_lab(&command)?.unwrap_or(Tally::FAILURE))
+}
+
+/// Runs the tests in the lab; `None` if the lab ended before they did. Its last words are then shown.
+fn in_the_lab(command: &[OsString]) -> Result<Option<Tally>> {
+    let console = project::output("lab-console.log");
+    let mut lab = Machine::for_tests(&console).boot(command, &[("CORACLE_TEST_ACCEL", "kvm")])?;
     let (out, mut err) = lab.outputs();
     let errors = thread::spawn(move || io::copy(&mut err, &mut io::stderr()));
     let tally = read_tally(out, &mut io::stdout())?;
     let status = lab.wait()?;
     let _ = errors.join();
-    Ok(tally.of_program(status == 0))
+    if status != lab::NO_STATUS {
+        return Ok(Some(tally.of_program(status == 0)));
+    }
+    let words = fs::read(&console).unwrap_or_default();
+    let words = String::from_utf8_lossy(&words);
+    let lines: Vec<&str> = words.lines().collect();
+    println!("the lab's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
+    Ok(None)
 }
 
 /// Everything that the end-to-end tests run and read; gives back their binary.

@@ -28,7 +28,7 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
     boot(rounds)?;
     let command = ["bench", "start", "--inside", "--rounds", &rounds.to_string()].map(OsString::from);
     let command: Vec<OsString> = std::iter::once(std::env::current_exe()?.into()).chain(command).collect();
-    let mut lab = Machine::for_tests().boot(&command, &[])?;
+    let mut lab = Machine::for_tests(&project::output("bench/lab-console.log")).boot(&command, &[])?;
     let (mut out, mut err) = lab.outputs();
     let errors = thread::spawn(move || io::copy(&mut err, &mut io::stderr()));
     io::copy(&mut out, &mut io::stdout())?;

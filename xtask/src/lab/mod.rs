@@ -61,7 +61,7 @@ pub(crate) struct Machine {
 }
 
 /// What this program exits with when the machine ended and left no status.
-const NO_STATUS: u8 = 125;
+pub(crate) const NO_STATUS: u8 = 125;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
@@ -78,8 +78,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 impl Machine {
     /// The machine that tests run in.
-    pub(crate) fn for_tests() -> Self {
-        Self { cpus: 2, memory: 8192, kernel: None, timeout: 3600, directories: Vec::new(), console: None }
+    pub(crate) fn for_tests(console: &Path) -> Self {
+        let console = Some(console.to_owned());
+        Self { cpus: 2, memory: 8192, kernel: None, timeout: 3600, directories: Vec::new(), console }
     }
 
     /// Starts the machine and, in it, `command` with `environment` on top of this program's.
