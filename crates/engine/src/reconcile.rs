@@ -75,7 +75,22 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
             home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))
         }
         Err(state::StateError::StaleTransition { .. } | state::StateError::NoSuchContainer { .. }) => Ok(()),
-        Err(error) => Err(error.into()),
+        // Its own files may be what fills the disk, and a keeper that has run it is the only one it can have.
+        Err(state::StateError::NoSpace { .. })
+            if container.auto_remove && container.state == ContainerState::Running =>
+        {
+            later(record::remove_container(state, home, &container.id))
+        }
+        // Lists and removals must work on a full disk: they are the way out of it.
+        Err(error) => later(Err(error.into())),
+    }
+}
+
+/// What a full disk does not take is left for a later command.
+fn later(result: Result<(), Error>) -> Result<(), Error> {
+    match result {
+        Err(Error::State(state::StateError::NoSpace { .. })) => Ok(()),
+        result => result,
     }
 }
 

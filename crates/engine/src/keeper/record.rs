@@ -53,14 +53,20 @@ impl<'a> Records<'a> {
 
     /// The container has ended. With `remove`, nothing of it stays.
     pub(super) fn ended(&self, ending: &Ending, remove: bool) -> Result<(), Error> {
-        let state = self.state()?;
-        state.update_container(&self.launch.id, |record| write_ending(record, ending))?;
-        if remove {
-            remove_container(&state, &self.launch.home, &self.launch.id)
-        } else {
-            remove_run_directory(&self.launch.home.run_container(&self.launch.id))
-        }
+        end(&self.launch.home, &self.launch.id, ending, remove)
     }
+}
+
+/// Records an end. What is to be removed goes first: on a disk that the container has filled, its own files
+/// are the space that the record needs.
+fn end(home: &home::Home, id: &str, ending: &Ending, remove: bool) -> Result<(), Error> {
+    if remove {
+        let directory = home.container(id);
+        home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))?;
+    }
+    let state = State::open(&home.database())?;
+    state.update_container(id, |record| write_ending(record, ending))?;
+    if remove { remove_container(&state, home, id) } else { remove_run_directory(&home.run_container(id)) }
 }
 
 /// Puts an ending into a record.
@@ -98,4 +104,24 @@ pub(crate) fn remove_container(state: &State, home: &home::Home, id: &str) -> Re
 
 fn remove_run_directory(directory: &Path) -> Result<(), Error> {
     home::remove_directory(directory).map_err(|source| Error::home("remove", directory, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn container_that_filled_the_disk_gives_its_space_back_before_it_is_recorded() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = home::Home { data: directory.path().join("data"), run: directory.path().join("run") };
+        let id = "a".repeat(64);
+        home::make_private(&home.container(&id)).unwrap();
+        fs::write(home.container(&id).join("scratch.ext4"), "x").unwrap();
+        // Records that cannot be written, as on a full disk.
+        fs::create_dir_all(home.database()).unwrap();
+        end(&home, &id, &Ending::engine_error("x".to_owned()), true).unwrap_err();
+        assert!(!home.container(&id).exists());
+    }
 }
