@@ -62,6 +62,8 @@ fn connect(platform: &dyn Platform) -> std::result::Result<OwnedFd, Errno> {
             Ok(connection)
         });
         match connected {
+            // Devices are found before the first process starts: one that is absent now will not come.
+            Err(Errno::NODEV) => return connected,
             Err(_) if Instant::now() < deadline => sleep(HOST_PAUSE),
             result => return result,
         }

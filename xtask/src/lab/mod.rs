@@ -8,7 +8,7 @@
 //! Slow: build natively, run only what needs KVM in here.
 
 mod job;
-mod tsc;
+pub(crate) mod tsc;
 
 use std::ffi::OsString;
 use std::io::{self, Read};

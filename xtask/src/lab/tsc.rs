@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// Thousands of ticks in a second, measured over a moment: exact to about one in ten thousand.
-pub(super) fn kilohertz() -> u64 {
+pub(crate) fn kilohertz() -> u64 {
     let (start, first) = (Instant::now(), ticks());
     thread::sleep(Duration::from_millis(20));
     let (ticks, elapsed) = (ticks() - first, start.elapsed());
