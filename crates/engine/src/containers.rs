@@ -11,6 +11,7 @@ use state::{ContainerRecord, ContainerState};
 use crate::{
     Engine,
     error::Error,
+    home,
     keeper::{client::Attachment, record},
     process, reconcile,
     run::Spec,
@@ -73,6 +74,9 @@ impl Engine {
             }
             thread::sleep(Duration::from_millis(5));
         }
+        // Its files go first: the record of its end may need the space that they take.
+        let directory = self.home().container(&container.id);
+        home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))?;
         reconcile::reconcile(self.state(), self.home())
     }
 }
