@@ -483,7 +483,9 @@ impl<'a, M: Hull> Keeper<'a, M> {
         let received = self.stdio.received;
         if received != self.moved.0 {
             self.moved = (received, Instant::now());
-            self.timings.first_byte.get_or_insert_with(timings::now);
+            // The guest tells of the exit after the last byte was sent: the first one came no later, whenever it is read.
+            let now = timings::now();
+            self.timings.first_byte.get_or_insert(self.timings.exited.map_or(now, |exited| exited.min(now)));
         }
     }
 
