@@ -50,3 +50,17 @@ fn second_load_reads_nothing_again() {
     let images = coracle.coracle(["images", "-q"]).expect(0);
     assert_eq!(images.text().lines().count(), 1, "{}", images.text());
 }
+
+#[test]
+fn containers_start_without_the_archive() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let layout = directory.path().join("layout");
+    let copied = std::process::Command::new("cp").arg("-a").arg(fixtures::busybox()).arg(&layout).status();
+    assert!(copied.expect("cp").success());
+    let coracle = Coracle::new();
+    coracle.load(&layout);
+    std::fs::remove_dir_all(&layout).expect("removed");
+    for _ in 0..2 {
+        let _ = coracle.run(["busybox", "true"]).expect(0);
+    }
+}
