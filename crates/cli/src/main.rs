@@ -39,13 +39,14 @@ fn main() -> ExitCode {
         return engine::keeper::main();
     }
     let command_line = CommandLine::try_parse().unwrap_or_else(|error| usage(&error));
+    let failed = if matches!(command_line.command, Command::Run(_)) { report::NOT_RUN } else { report::FAILED };
     match command(command_line, begun) {
         Ok(code) => ExitCode::from(code),
         // Whoever read our output has seen enough.
         Err(error) if report::is_broken_pipe(&error) => ExitCode::from(report::BROKEN_PIPE),
         Err(error) => {
             report::print(&error);
-            ExitCode::from(report::FAILED)
+            ExitCode::from(failed)
         }
     }
 }
@@ -54,7 +55,7 @@ fn main() -> ExitCode {
 fn usage(error: &clap::Error) -> ! {
     let _ = error.print();
     let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    exit(if !asked && is_run(env::args_os().skip(1)) { i32::from(report::FAILED) } else { error.exit_code() })
+    exit(if !asked && is_run(env::args_os().skip(1)) { i32::from(report::NOT_RUN) } else { error.exit_code() })
 }
 
 /// Whether the first word that is neither a global flag nor its value is `run`.

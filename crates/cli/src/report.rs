@@ -2,8 +2,11 @@
 
 use std::io::Write as _;
 
-/// Exit code of what could not be done at all, as Docker has it.
-pub(crate) const FAILED: u8 = 125;
+/// Exit code of a container that could not be run, as Docker has it.
+pub(crate) const NOT_RUN: u8 = 125;
+
+/// Exit code of any other command that failed, as Docker has it.
+pub(crate) const FAILED: u8 = 1;
 
 /// Exit code of a program that writes to a pipe that nobody reads: 128 and SIGPIPE.
 pub(crate) const BROKEN_PIPE: u8 = 141;
