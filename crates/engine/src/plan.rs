@@ -3,10 +3,8 @@
 //!
 //! # Sizes
 //!
-//! A machine without `--cpus` has as many vCPUs as the host has CPUs, but at most [`MAX_DEFAULT_VCPUS`]: a vCPU
-//! that idles costs nothing, one more to bring up costs start time. Under emulation it has one: there a second one
-//! slows the start more than most programs can gain from it. With `--cpus N` it has `N` rounded up, and a fraction
-//! is enforced by the container's `cpu.max`.
+//! A machine without `--cpus` has one vCPU: each further one costs start time, and most containers start to run one
+//! program. With `--cpus N` it has `N` rounded up, and a fraction is enforced by the container's `cpu.max`.
 //!
 //! A machine without `-m` has [`DEFAULT_MEMORY`], or half of the host's memory if that is less: guest memory
 //! is only backed as far as it is touched. The container's `memory.max` lies [`guest_reserve`] below what the
@@ -15,7 +13,6 @@
 use std::{path::PathBuf, time::Duration};
 
 use machine::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, MachineSpec};
-use monitor::Accelerator;
 use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Tmpfs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -28,8 +25,8 @@ pub const DEFAULT_MEMORY: u64 = 1 << 30;
 /// Least guest memory in bytes with which the guest kernel and guest init start and leave room for a program.
 pub const MIN_MEMORY: u64 = 64 << 20;
 
-/// Most vCPUs of a machine whose request does not say how many.
-pub const MAX_DEFAULT_VCPUS: u32 = 4;
+/// vCPUs of a machine whose request does not say how many.
+pub const DEFAULT_VCPUS: u32 = 1;
 
 /// Default size of `/dev/shm` in bytes.
 pub const DEFAULT_SHM: u64 = 64 << 20;
@@ -119,8 +116,6 @@ pub struct ImageDefaults {
 pub struct Host {
     /// CPUs that this process may use.
     pub cpus: u32,
-    /// What the machine will run with.
-    pub accelerator: Accelerator,
     /// Bytes of memory.
     pub memory: u64,
     /// Time since 1970.
@@ -271,8 +266,7 @@ fn absolute(path: &str) -> String {
 
 fn vcpus(asked: Option<u32>, host: &Host) -> Result<u8, PlanError> {
     let count = match asked {
-        None if host.accelerator == Accelerator::Emulated => 1,
-        None => host.cpus.clamp(1, MAX_DEFAULT_VCPUS),
+        None => DEFAULT_VCPUS,
         Some(milli) if milli > host.cpus.saturating_mul(1000) => {
             return Err(PlanError::TooManyCpus { asked: milli, host: host.cpus });
         }

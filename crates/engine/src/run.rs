@@ -83,7 +83,7 @@ impl Engine {
             return Err(Error::MissingPart { part, path: path.to_owned() });
         }
         let chosen = accelerator::choose(options.accelerator, self.installation(), self.home())?;
-        let host = host(chosen.accelerator)?;
+        let host = host()?;
         let id = names::new_id().map_err(|source| Error::Host("getting random numbers", source))?;
         let resolved = plan::resolve(&id, request, &defaults, &host)?;
         timings.planned = Some(timings::now());
@@ -254,12 +254,11 @@ fn image_defaults(config: &oci_spec::image::ImageConfiguration) -> ImageDefaults
 }
 
 /// What this host has.
-fn host(accelerator: monitor::Accelerator) -> Result<Host, Error> {
+fn host() -> Result<Host, Error> {
     let cpus = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let meminfo = fs::read_to_string("/proc/meminfo").map_err(|source| Error::Host("reading /proc/meminfo", source))?;
     Ok(Host {
         cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
-        accelerator,
         memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(u64::MAX),
         wall_clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
         // A host without resolvers has none to give.

@@ -217,7 +217,6 @@ fn launch(home: Home, request: &RunRequest) -> Launch {
     let image = ImageDefaults { cmd: vec!["sh".into()], ..ImageDefaults::default() };
     let host = Host {
         cpus: 2,
-        accelerator: monitor::Accelerator::Emulated,
         memory: 8 << 30,
         wall_clock: Duration::ZERO,
         resolv_conf: String::new(),
