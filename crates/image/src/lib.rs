@@ -57,7 +57,7 @@ mod origin;
 mod plan;
 mod platform;
 mod progress;
-mod reference;
+
 mod root;
 
 use std::path::Path;
@@ -72,7 +72,7 @@ pub use inspect::Inspect;
 pub use load::{LoadSource, Loaded};
 pub use platform::{Platform, PlatformError};
 pub use progress::{Event, Progress};
-pub use reference::{Reference, ReferenceError, familiar};
+pub use registry::{Reference, ReferenceError, familiar};
 pub use root::{RootDevice, RootExtent};
 
 type Result<T, E = ImageError> = std::result::Result<T, E>;
