@@ -168,9 +168,10 @@ impl Starts {
         }
         let outside = ErofsError::Content { inode: id.get(), layer: inode.layer };
         let Some(&(start, blocks)) = self.layers.get(inode.layer) else { return Err(outside) };
-        let first = content.offset / BLOCK;
+        let layer::Place::Data { offset } = content.place else { return Err(outside) };
+        let first = offset / BLOCK;
         match first.checked_add(content.size.div_ceil(BLOCK)) {
-            Some(end) if end <= blocks && content.offset.is_multiple_of(BLOCK) => block_number(start + first),
+            Some(end) if end <= blocks && offset.is_multiple_of(BLOCK) => block_number(start + first),
             _ => Err(outside),
         }
     }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use erofs::reader::{Image, ReadError};
 use erofs::{BLOCK, ReadAt, write_metadata};
 use layer::{
-    Builder, Change, Changeset, Content, Device, Entry, Inode, InodeId, Kind, Limits, MergedTree, Timestamp, XattrBuf,
-    merge,
+    Builder, Change, Changeset, Content, Device, Entry, Inode, InodeId, Kind, Limits, MergedTree, Place, Timestamp,
+    XattrBuf, merge,
 };
 use proptest::prelude::*;
 
@@ -58,11 +58,11 @@ impl Made {
             3 => Kind::CharDevice(device),
             4 => Kind::BlockDevice(device),
             5 => Kind::Fifo,
-            6 => Kind::File(Content { offset: 0, size: 0 }),
+            6 => Kind::File(Content::EMPTY),
             _ => {
                 let block = self.number % DATA_BLOCKS;
                 let size = 1 + u64::from(self.number) % (u64::from(DATA_BLOCKS - block) * BLOCK);
-                Kind::File(Content { offset: u64::from(block) * BLOCK, size })
+                Kind::File(Content { place: Place::Data { offset: u64::from(block) * BLOCK }, size })
             }
         }
     }
@@ -87,7 +87,7 @@ fn changeset(entries: &[Made]) -> Changeset {
         let entry = Entry { directory: directory.as_bytes(), name: name.as_bytes(), change: Change::Inode(inode) };
         builder.push(&entry).expect("a sound entry");
     }
-    builder.finish(u64::from(DATA_BLOCKS) * BLOCK).expect("contents lie inside")
+    builder.finish(u64::from(DATA_BLOCKS) * BLOCK, 0).expect("contents lie inside")
 }
 
 fn image_of(tree: &MergedTree<'_>) -> Vec<u8> {
@@ -113,7 +113,8 @@ fn compare(tree: &MergedTree<'_>, id: InodeId, image: &Image<Vec<u8>>, found: &e
         Kind::Symlink(target) => assert_eq!(image.read_link(found).expect("link"), target),
         Kind::CharDevice(device) | Kind::BlockDevice(device) => assert_eq!(found.device, device),
         Kind::Fifo => assert_eq!(found.size, 0),
-        Kind::File(Content { offset, size }) => {
+        Kind::File(Content { place: Place::Packed { .. }, .. }) => unreachable!("nothing is packed here"),
+        Kind::File(Content { place: Place::Data { offset }, size }) => {
             let content = image.read_file(found, u64::MAX).expect("content");
             assert_eq!(content.len() as u64, size);
             let block_of = |at: usize| u8::try_from((offset + at as u64) / BLOCK).unwrap();

@@ -15,7 +15,7 @@ use crate::path::EntryName;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Changeset {
     bytes: Vec<u8>,
-    header: format::Header,
+    totals: format::Totals,
 }
 
 impl Changeset {
@@ -26,34 +26,39 @@ impl Changeset {
 
     /// Checks an encoded changeset and takes it over.
     pub fn decode(bytes: Vec<u8>, limits: &Limits) -> Result<Self, ChangesetError> {
-        let header = format::check(&bytes, limits)?;
-        Ok(Self { bytes, header })
+        let totals = format::check(&bytes, limits)?;
+        Ok(Self { bytes, totals })
     }
 
     /// The entries in archive order.
     pub fn entries(&self) -> Entries<'_> {
-        Entries { cursor: Cursor::new(&self.bytes[format::HEADER_LEN..]), directory: &[] }
+        Entries { cursor: Cursor::new(format::records(&self.bytes)), directory: &[] }
     }
 
     /// How many entries there are.
     pub fn len(&self) -> u64 {
-        self.header.entries
+        self.totals.entries
     }
 
     /// Whether the layer changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.header.entries == 0
+        self.totals.entries == 0
     }
 
     /// Length in bytes of the data file that the entries' contents lie in; a multiple of 4096.
     pub fn data_bytes(&self) -> u64 {
-        self.header.data_bytes
+        self.totals.data_bytes
+    }
+
+    /// Length in bytes of the file that the packed entries' contents lie in.
+    pub fn packed_bytes(&self) -> u64 {
+        self.totals.packed_bytes
     }
 }
 
 impl fmt::Debug for Changeset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Changeset").field("header", &self.header).finish_non_exhaustive()
+        f.debug_struct("Changeset").field("totals", &self.totals).finish_non_exhaustive()
     }
 }
 
@@ -150,13 +155,34 @@ pub enum Kind<'a> {
     Fifo,
 }
 
-/// Where the content of a regular file lies in its layer's data file.
+/// The content of a regular file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Content {
-    /// Byte offset, a multiple of 4096. Zero for an empty file.
-    pub offset: u64,
+    /// Where it lies. [`Place::Data`] at offset 0 for an empty file.
+    pub place: Place,
     /// Size in bytes.
     pub size: u64,
+}
+
+impl Content {
+    /// Of an empty file.
+    pub const EMPTY: Content = Content { place: Place::Data { offset: 0 }, size: 0 };
+}
+
+/// Where in its layer a content lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Place {
+    /// In the layer's data, which becomes part of the root device.
+    Data {
+        /// Byte offset, a multiple of 4096.
+        offset: u64,
+    },
+    /// Among the layer's packed contents, to be copied into the metadata of every image: at most
+    /// [`PACKED_MAX`](crate::PACKED_MAX) bytes.
+    Packed {
+        /// Byte offset.
+        offset: u64,
+    },
 }
 
 /// A device number.
@@ -241,10 +267,10 @@ pub struct Builder {
 impl Builder {
     /// An empty changeset.
     pub fn new(limits: &Limits) -> Self {
-        Self { bytes: vec![0; format::HEADER_LEN], directory: Vec::new(), entries: 0, limits: limits.clone() }
+        Self { bytes: format::header().into(), directory: Vec::new(), entries: 0, limits: limits.clone() }
     }
 
-    /// Adds an entry after the others. What it points at in the data file is checked by [`finish`](Self::finish).
+    /// Adds an entry after the others. Whether its content exists is checked by [`finish`](Self::finish).
     pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), ChangesetError> {
         format::check_entry(entry)?;
         if self.directory != entry.directory {
@@ -254,16 +280,16 @@ impl Builder {
         }
         format::put_entry(&mut self.bytes, entry);
         self.entries += 1;
-        format::check_size(self.entries, self.bytes.len(), &self.limits)
+        format::check_size(self.entries, self.bytes.len() as u64, &self.limits)
     }
 
-    /// The changeset, over a data file of `data_bytes` bytes.
-    pub fn finish(mut self, data_bytes: u64) -> Result<Changeset, ChangesetError> {
-        let header = format::Header { entries: self.entries, data_bytes };
-        self.bytes[..format::HEADER_LEN].copy_from_slice(&header.encode());
+    /// The changeset, over `data_bytes` of data and `packed_bytes` of packed contents.
+    pub fn finish(mut self, data_bytes: u64, packed_bytes: u64) -> Result<Changeset, ChangesetError> {
+        let totals = format::Totals { entries: self.entries, data_bytes, packed_bytes };
+        self.bytes.extend_from_slice(&totals.encode());
         self.bytes.shrink_to_fit();
-        let changeset = Changeset { bytes: self.bytes, header };
-        changeset.entries().try_for_each(|entry| format::check_content(&entry, data_bytes))?;
+        let changeset = Changeset { bytes: self.bytes, totals };
+        changeset.entries().try_for_each(|entry| format::check_content(&entry, &changeset.totals))?;
         Ok(changeset)
     }
 }

@@ -1,20 +1,23 @@
-//! The encoded form of a changeset, version 1.
+//! The encoded form of a changeset, version 2.
 //!
-//! A layer is converted once; this is the index that is kept beside its data file. The file is trusted no more than
-//! an archive is: every record is checked when it is read.
+//! A layer is converted once; this is the index that is kept beside its contents. The file is trusted no more than
+//! an archive is: every record is checked when it is read. The totals come last, so that a writer can pass records
+//! on as they arise and need not go back.
 //!
 //! ```text
-//! file      = magic "CRCLDIFF", u32 version, u64 data_bytes, u64 entries, record*     integers little-endian
+//! file      = magic "CRCLDIFF", u32 version, record*, totals                          integers little-endian
+//! totals    = u64 entries, u64 data_bytes, u64 packed_bytes                           the file's last 24 bytes
 //! record    = 0x00 path                                  the records below are in this directory; at first: the root
 //!           | 0x01                                       the directory is opaque
 //!           | 0x02 name                                  whiteout of `name`
 //!           | 0x03 name path                             hard link from `name` to `path`
 //!           | 0x10 name attributes                       directory (an empty name is the root itself)
-//!           | 0x11 name attributes block:varint size:varint     regular file, content at data file block `block`
+//!           | 0x11 name attributes block:varint size:varint     regular file, content at block `block` of `data`
 //!           | 0x12 name attributes bytes                 symbolic link and its target
 //!           | 0x13 name attributes major:varint minor:varint    character device
 //!           | 0x14 name attributes major:varint minor:varint    block device
 //!           | 0x15 name attributes                       named pipe
+//!           | 0x16 name attributes at:varint size:varint        regular file, content at byte `at` of `packed`
 //! attributes = mode:varint uid:varint gid:varint seconds:zigzag varint nanoseconds:varint xattrs:bytes
 //! xattrs    = (name:bytes value:bytes)*                  strictly ascending by name
 //! bytes     = length:varint, that many bytes
@@ -22,19 +25,27 @@
 //! varint    = LEB128, 64 bits, shortest form
 //! ```
 //!
-//! Every record but `0x00` counts as an entry. Order matters: a changeset is applied record by record.
+//! Every record but `0x00` counts as an entry. Order matters: a changeset is applied record by record. An empty file
+//! is `0x11` with block 0; a packed one has 1 to [`PACKED_MAX`] bytes.
 
-use crate::changeset::{Change, Content, Device, Entry, Inode, Kind, Timestamp, Xattrs};
+use crate::changeset::{Change, Content, Device, Entry, Inode, Kind, Place, Timestamp, Xattrs};
 use crate::limits::{Limits, NAME_MAX, PATH_MAX, XATTR_TOTAL_MAX, XATTR_VALUE_MAX};
 use crate::path::{self, EntryName, PathError};
 
 /// Version of the format; part of the name under which converted things are stored.
-pub const FORMAT_VERSION: u32 = 1;
-/// Contents begin at multiples of this.
+pub const FORMAT_VERSION: u32 = 2;
+/// Contents in a layer's data begin at multiples of this.
 pub const BLOCK: u64 = 4096;
+/// Files of at most this many bytes are packed. A quarter of a block: what every image that uses the layer copies into
+/// its metadata stays small beside the three quarters of a block and more that each such file would waste, and four
+/// of them with their inodes still share a block of metadata, which no inline content may cross.
+pub const PACKED_MAX: u64 = 1024;
 
 const MAGIC: &[u8; 8] = b"CRCLDIFF";
-pub(crate) const HEADER_LEN: usize = 28;
+/// Magic and version.
+pub(crate) const HEADER_LEN: usize = 12;
+/// What is at the end.
+pub(crate) const TOTALS_LEN: usize = 24;
 
 const IN_DIRECTORY: u8 = 0x00;
 const OPAQUE: u8 = 0x01;
@@ -46,6 +57,7 @@ const SYMLINK: u8 = 0x12;
 const CHAR_DEVICE: u8 = 0x13;
 const BLOCK_DEVICE: u8 = 0x14;
 const FIFO: u8 = 0x15;
+const PACKED_FILE: u8 = 0x16;
 
 /// Why bytes are no changeset, or an entry cannot be in one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,63 +98,85 @@ pub enum ChangesetError {
     TooLarge(u64),
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
-    pub(crate) entries: u64,
-    pub(crate) data_bytes: u64,
+/// What a changeset begins with.
+pub(crate) fn header() -> [u8; HEADER_LEN] {
+    let mut bytes = [0; HEADER_LEN];
+    bytes[..8].copy_from_slice(MAGIC);
+    bytes[8..].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+    bytes
 }
 
-impl Header {
-    pub(crate) fn encode(&self) -> [u8; HEADER_LEN] {
-        let mut bytes = [0; HEADER_LEN];
-        bytes[..8].copy_from_slice(MAGIC);
-        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
-        bytes[12..20].copy_from_slice(&self.data_bytes.to_le_bytes());
-        bytes[20..].copy_from_slice(&self.entries.to_le_bytes());
+/// What a changeset ends with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) entries: u64,
+    /// Length of the file that [`Place::Data`] points into, a multiple of [`BLOCK`].
+    pub(crate) data_bytes: u64,
+    /// Length of the file that [`Place::Packed`] points into.
+    pub(crate) packed_bytes: u64,
+}
+
+impl Totals {
+    pub(crate) fn encode(&self) -> [u8; TOTALS_LEN] {
+        let mut bytes = [0; TOTALS_LEN];
+        bytes[..8].copy_from_slice(&self.entries.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.data_bytes.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.packed_bytes.to_le_bytes());
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, ChangesetError> {
-        let bytes = bytes.first_chunk::<HEADER_LEN>().ok_or(ChangesetError::Truncated)?;
-        let (magic, rest) = bytes.split_at(8);
-        let (version, rest) = rest.split_at(4);
-        let (data_bytes, entries) = rest.split_at(8);
-        let u64_of = |bytes: &[u8]| bytes.iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
-        let version = version.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte));
-        match (magic == MAGIC, version) {
-            (false, _) => Err(ChangesetError::Magic),
-            (true, FORMAT_VERSION) => Ok(Self { entries: u64_of(entries), data_bytes: u64_of(data_bytes) }),
-            (true, version) => Err(ChangesetError::Version(version)),
-        }
+    fn decode(bytes: &[u8; TOTALS_LEN]) -> Self {
+        let u64_at = |at: usize| bytes[at..at + 8].iter().rev().fold(0, |value, &byte| value << 8 | u64::from(byte));
+        Self { entries: u64_at(0), data_bytes: u64_at(8), packed_bytes: u64_at(16) }
     }
 }
 
+/// The records of an encoded changeset and its totals; only the frame is checked.
+fn open(bytes: &[u8]) -> Result<(&[u8], Totals), ChangesetError> {
+    let (header, rest) = bytes.split_at_checked(HEADER_LEN).ok_or(ChangesetError::Truncated)?;
+    let (magic, version) = header.split_at(MAGIC.len());
+    if magic != MAGIC {
+        return Err(ChangesetError::Magic);
+    }
+    let version = version.iter().rev().fold(0, |value, &byte| value << 8 | u32::from(byte));
+    if version != FORMAT_VERSION {
+        return Err(ChangesetError::Version(version));
+    }
+    let (records, totals) = rest.split_last_chunk::<TOTALS_LEN>().ok_or(ChangesetError::Truncated)?;
+    Ok((records, Totals::decode(totals)))
+}
+
+/// The records of a changeset that was checked.
+pub(crate) fn records(bytes: &[u8]) -> &[u8] {
+    bytes.get(HEADER_LEN..bytes.len().saturating_sub(TOTALS_LEN)).unwrap_or_default()
+}
+
 /// Checks a whole encoded changeset.
-pub(crate) fn check(bytes: &[u8], limits: &Limits) -> Result<Header, ChangesetError> {
-    let header = Header::decode(bytes)?;
-    check_size(header.entries, bytes.len(), limits)?;
-    if !header.data_bytes.is_multiple_of(BLOCK) {
+pub(crate) fn check(bytes: &[u8], limits: &Limits) -> Result<Totals, ChangesetError> {
+    let (records, totals) = open(bytes)?;
+    check_size(totals.entries, bytes.len() as u64, limits)?;
+    if !totals.data_bytes.is_multiple_of(BLOCK) {
         return Err(ChangesetError::Damaged("data length is not a multiple of the block size"));
     }
-    let mut cursor = Cursor::new(&bytes[HEADER_LEN..]);
+    let mut cursor = Cursor::new(records);
     let mut directory = &[][..];
     let mut entries = 0;
     while let Some(entry) = next_entry(&mut cursor, &mut directory)? {
         check_entry(&entry)?;
-        check_content(&entry, header.data_bytes)?;
+        check_content(&entry, &totals)?;
         entries += 1;
     }
-    if entries != header.entries {
+    if entries != totals.entries {
         return Err(ChangesetError::Damaged("wrong number of entries"));
     }
-    Ok(header)
+    Ok(totals)
 }
 
-pub(crate) fn check_size(entries: u64, bytes: usize, limits: &Limits) -> Result<(), ChangesetError> {
+pub(crate) fn check_size(entries: u64, bytes: u64, limits: &Limits) -> Result<(), ChangesetError> {
     if entries > limits.entries {
         return Err(ChangesetError::TooManyEntries(limits.entries));
     }
-    if bytes as u64 > limits.index_bytes {
+    if bytes > limits.index_bytes {
         return Err(ChangesetError::TooLarge(limits.index_bytes));
     }
     Ok(())
@@ -205,11 +239,16 @@ fn check_xattrs(xattrs: Xattrs<'_>) -> Result<(), &'static str> {
     if total > XATTR_TOTAL_MAX { Err("more than 128 KiB of extended attributes") } else { Ok(()) }
 }
 
-/// Checks that an entry's content lies within the data file.
-pub(crate) fn check_content(entry: &Entry<'_>, data_bytes: u64) -> Result<(), ChangesetError> {
-    let Change::Inode(Inode { kind: Kind::File(Content { offset, size }), .. }) = entry.change else { return Ok(()) };
-    let inside = offset.is_multiple_of(BLOCK) && offset.checked_add(size).is_some_and(|end| end <= data_bytes);
-    if inside && (size > 0 || offset == 0) {
+/// Checks that an entry's content lies within its file.
+pub(crate) fn check_content(entry: &Entry<'_>, totals: &Totals) -> Result<(), ChangesetError> {
+    let Change::Inode(Inode { kind: Kind::File(Content { place, size }), .. }) = entry.change else { return Ok(()) };
+    let ends_within = |offset: u64, length| offset.checked_add(size).is_some_and(|end| end <= length);
+    let sound = match place {
+        Place::Data { offset } if size == 0 => offset == 0,
+        Place::Data { offset } => offset.is_multiple_of(BLOCK) && ends_within(offset, totals.data_bytes),
+        Place::Packed { offset } => (1..=PACKED_MAX).contains(&size) && ends_within(offset, totals.packed_bytes),
+    };
+    if sound {
         return Ok(());
     }
     Err(ChangesetError::Entry { path: entry.path(), what: "the content does not lie in the layer's data" })
@@ -231,7 +270,7 @@ pub(crate) fn next_entry<'a>(
             OPAQUE => Change::Opaque,
             WHITEOUT => Change::Whiteout,
             LINK => Change::Link(cursor.bytes()?),
-            DIRECTORY..=FIFO => Change::Inode(read_inode(cursor, tag)?),
+            DIRECTORY..=PACKED_FILE => Change::Inode(read_inode(cursor, tag)?),
             _ => return Err(ChangesetError::Damaged("unknown record")),
         };
         return Ok(Some(Entry { directory, name, change }));
@@ -250,7 +289,11 @@ fn read_inode<'a>(cursor: &mut Cursor<'a>, tag: u8) -> Result<Inode<'a>, Changes
         DIRECTORY => Kind::Directory,
         FILE => {
             let offset = cursor.varint()?.checked_mul(BLOCK).ok_or(ChangesetError::Damaged("block out of range"))?;
-            Kind::File(Content { offset, size: cursor.varint()? })
+            Kind::File(Content { place: Place::Data { offset }, size: cursor.varint()? })
+        }
+        PACKED_FILE => {
+            let place = Place::Packed { offset: cursor.varint()? };
+            Kind::File(Content { place, size: cursor.varint()? })
         }
         SYMLINK => Kind::Symlink(cursor.bytes()?),
         CHAR_DEVICE => Kind::CharDevice(Device { major: cursor.integer()?, minor: cursor.integer()? }),
@@ -294,7 +337,8 @@ pub(crate) fn put_entry(out: &mut Vec<u8>, entry: &Entry<'_>) {
 fn put_inode(out: &mut Vec<u8>, name: &[u8], inode: &Inode<'_>) {
     out.push(match inode.kind {
         Kind::Directory => DIRECTORY,
-        Kind::File(_) => FILE,
+        Kind::File(Content { place: Place::Data { .. }, .. }) => FILE,
+        Kind::File(Content { place: Place::Packed { .. }, .. }) => PACKED_FILE,
         Kind::Symlink(_) => SYMLINK,
         Kind::CharDevice(_) => CHAR_DEVICE,
         Kind::BlockDevice(_) => BLOCK_DEVICE,
@@ -310,9 +354,15 @@ fn put_inode(out: &mut Vec<u8>, name: &[u8], inode: &Inode<'_>) {
     put_bytes(out, inode.xattrs.bytes);
     match inode.kind {
         Kind::Directory | Kind::Fifo => {}
-        Kind::File(content) => {
-            put_varint(out, content.offset / BLOCK);
-            put_varint(out, content.size);
+        Kind::File(Content { place, size }) => {
+            put_varint(
+                out,
+                match place {
+                    Place::Data { offset } => offset / BLOCK,
+                    Place::Packed { offset } => offset,
+                },
+            );
+            put_varint(out, size);
         }
         Kind::Symlink(target) => put_bytes(out, target),
         Kind::CharDevice(device) | Kind::BlockDevice(device) => {

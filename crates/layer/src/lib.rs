@@ -52,8 +52,10 @@ mod read;
 mod sparse;
 mod tar_format;
 
-pub use changeset::{Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Timestamp, XattrBuf, Xattrs};
-pub use changeset_format::{BLOCK, ChangesetError, FORMAT_VERSION};
+pub use changeset::{
+    Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Place, Timestamp, XattrBuf, Xattrs,
+};
+pub use changeset_format::{BLOCK, ChangesetError, FORMAT_VERSION, PACKED_MAX};
 pub use error::{EntryFault, HeaderFault, LayerError};
 pub use limits::Limits;
 pub use merge::{MergeError, MergeFault, merge};

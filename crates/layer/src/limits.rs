@@ -38,13 +38,13 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            entries: 2_000_000,
+            entries: 4_000_000,
             index_bytes: 512 << 20,
             content_bytes: 8 << 40,
             extended_header_bytes: 1 << 20,
             sparse_extents: 1 << 18,
             depth: 2048,
-            inodes: 4_000_000,
+            inodes: 8_000_000,
             lookups: 100_000_000,
         }
     }

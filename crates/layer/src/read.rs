@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 use crate::archive::{Archive, Member};
-use crate::changeset::{Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, XattrBuf};
+use crate::changeset::{Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Place, XattrBuf};
 use crate::changeset_format::BLOCK;
 use crate::error::{EntryFault, LayerError};
 use crate::limits::Limits;
@@ -29,7 +29,7 @@ pub fn read_layer(tar: impl Read, sink: &mut impl ContentSink, limits: &Limits) 
     }
     archive.drain()?;
     let data_bytes = reader.sink.finish().map_err(LayerError::Finish)?;
-    Ok(reader.builder.finish(data_bytes)?)
+    Ok(reader.builder.finish(data_bytes, 0)?)
 }
 
 struct LayerReader<'s, S> {
@@ -101,11 +101,11 @@ impl<S: ContentSink> LayerReader<'_, S> {
         self.content_bytes =
             total.filter(|&total| total <= limit).ok_or_else(|| member.fault(EntryFault::Content(limit)))?;
         if size == 0 {
-            return Ok(Content { offset: 0, size });
+            return Ok(Content::EMPTY);
         }
         let mut reader = archive.content();
         match store(self.sink, &mut reader, member) {
-            Ok(offset) => Ok(Content { offset, size }),
+            Ok(offset) => Ok(Content { place: Place::Data { offset }, size }),
             Err(error) => Err(reader.explain(error)),
         }
     }

@@ -11,7 +11,7 @@ use std::fmt::Write;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
-use layer::{Changeset, FileSink, InodeId, Kind, Limits, MergedTree, Timestamp, merge, read_layer};
+use layer::{Changeset, FileSink, InodeId, Kind, Limits, MergedTree, Place, Timestamp, merge, read_layer};
 
 use crate::tar::Tar;
 
@@ -62,7 +62,8 @@ pub(crate) fn describe(tree: &MergedTree<'_>, data: &[File]) -> String {
                 Kind::File(content) if content.size > 64 => format!("f {} bytes", content.size),
                 Kind::File(content) => {
                     let mut bytes = vec![0; usize::try_from(content.size).unwrap()];
-                    data[merged.layer].read_exact_at(&mut bytes, content.offset).unwrap();
+                    let Place::Data { offset } = content.place else { panic!("packed") };
+                    data[merged.layer].read_exact_at(&mut bytes, offset).unwrap();
                     format!("f {:?}", String::from_utf8_lossy(&bytes))
                 }
                 Kind::Symlink(target) => format!("l {:?}", String::from_utf8_lossy(target)),
