@@ -11,11 +11,12 @@
 //! two digests are one, and it is computed once. The blob is hashed to its end even when it cannot be inflated or
 //! parsed, because a damaged blob then is the better thing to say.
 
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write as _};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use layer::{Changeset, FileSink, LayerError, Limits, read_layer};
+use store::facts::Facts;
 use store::{Digest, Hasher, LayerFiles, LayerIngest, Lease, Object, Store, StoreError};
 
 use crate::archive::Section;
@@ -50,7 +51,8 @@ pub(crate) fn convert(
     store.discard(&object)?;
     let ingest = store.ingest_layer()?;
     let (changeset, unpacked_length) = read(layer, &ingest, on_bytes)?;
-    ingest.publish(lease, &layer.diff_id, changeset.encode(), layer::FORMAT_VERSION, unpacked_length)?;
+    let facts = write_tree(&ingest, &changeset, unpacked_length)?;
+    ingest.publish(lease, &layer.diff_id, &facts)?;
     match store.layer(&layer.diff_id)? {
         Some(files) => Ok((files, true)),
         None => Err(ImageError::Damaged { image: layer.what.clone(), problem: "it was removed at once".into() }),
@@ -69,7 +71,7 @@ fn usable(store: &Store, diff_id: &Digest) -> Result<Option<LayerFiles>> {
 /// Converts and verifies. Nothing is published.
 fn read(plan: &LayerPlan, ingest: &LayerIngest, on_bytes: &mut dyn FnMut(u64)) -> Result<(Changeset, u64)> {
     let compression = detect(plan)?;
-    let data = ingest.data().try_clone().map_err(|e| StoreError::io("open", ingest.shown(), e))?;
+    let data = ingest.files()?.data;
     let shared = Shared::default();
     let (full_sender, full) = sync_channel(BUFFERS);
     let (empty, empty_receiver) = channel();
@@ -97,6 +99,26 @@ fn read(plan: &LayerPlan, ingest: &LayerIngest, on_bytes: &mut dyn FnMut(u64)) -
     })?;
     let (length, diff_digest) = unpacked;
     judge(plan, ingest, parsed, diff_digest.unwrap_or(pumped.digest), &pumped).map(|changeset| (changeset, length))
+}
+
+/// Writes the tree, and says how long the layer's files are.
+fn write_tree(ingest: &LayerIngest, changeset: &Changeset, unpacked_length: u64) -> Result<Facts> {
+    let files = ingest.files()?;
+    let failed = |e| StoreError::io("write", ingest.shown(), e);
+    (&files.tree).write_all(changeset.encode()).map_err(failed)?;
+    let nothing = Digest::of(b"");
+    Ok(Facts {
+        tree_format: layer::FORMAT_VERSION,
+        data_length: files.data.metadata().map_err(failed)?.len(),
+        data_verity: nothing,
+        packed_length: 0,
+        packed_digest: nothing,
+        tree_length: changeset.encode().len() as u64,
+        tree_digest: Digest::of(changeset.encode()),
+        skeleton_length: 0,
+        skeleton_digest: nothing,
+        unpacked_length,
+    })
 }
 
 fn detect(plan: &LayerPlan) -> Result<Compression> {

@@ -95,7 +95,7 @@ impl StoreError {
                 "free some space, remove images with `coracle rmi`, or set CORACLE_HOME to a directory on another disk"
                     .into(),
             ),
-            Self::Damaged { .. } => Some("load the image again: what is damaged is made anew".into()),
+            Self::Damaged { .. } => Some("pull or load the image again: what is damaged is made anew".into()),
             _ => None,
         }
     }

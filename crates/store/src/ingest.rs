@@ -23,9 +23,22 @@ pub struct FileIngest {
 pub struct LayerIngest {
     store: Store,
     path: Option<PathBuf>,
-    data: File,
+    files: LayerParts,
     /// Holds the lock on the directory.
     _directory: File,
+}
+
+/// The files of a layer on its way into the store, open for reading and writing, empty at first.
+#[derive(Debug)]
+pub struct LayerParts {
+    /// Contents of large files, block aligned.
+    pub data: File,
+    /// Contents of small files, back to back.
+    pub packed: File,
+    /// The encoded tree.
+    pub tree: File,
+    /// What rebuilds the layer's archive from the others.
+    pub skeleton: File,
 }
 
 impl Store {
@@ -97,11 +110,11 @@ impl Store {
         // From here on dropping it removes what there is.
         let made = File::open(&path).and_then(|directory| {
             directory.lock_shared()?;
-            Ok((directory, create_new(&path.join("data"))?))
+            Ok((directory, LayerParts::create(&path)?))
         });
         match made {
-            Ok((directory, data)) => {
-                Ok(LayerIngest { store: self.clone(), path: Some(path), data, _directory: directory })
+            Ok((directory, files)) => {
+                Ok(LayerIngest { store: self.clone(), path: Some(path), files, _directory: directory })
             }
             Err(e) => {
                 let _ = fs::remove_dir_all(&path);
@@ -197,11 +210,41 @@ impl Drop for FileIngest {
     }
 }
 
+impl LayerParts {
+    fn create(directory: &Path) -> io::Result<Self> {
+        Ok(Self {
+            data: create_new(&directory.join("data"))?,
+            packed: create_new(&directory.join("packed"))?,
+            tree: create_new(&directory.join("tree"))?,
+            skeleton: create_new(&directory.join("skeleton"))?,
+        })
+    }
+
+    /// Each file with its name and how long it should be.
+    fn expected(&self, facts: &Facts) -> [(&'static str, &File, u64); 4] {
+        [
+            ("data", &self.data, facts.data_length),
+            ("packed", &self.packed, facts.packed_length),
+            ("tree", &self.tree, facts.tree_length),
+            ("skeleton", &self.skeleton, facts.skeleton_length),
+        ]
+    }
+}
+
 impl LayerIngest {
-    /// The layer's data file, open for reading and writing.
-    #[must_use]
-    pub fn data(&self) -> &File {
-        &self.data
+    /// The layer's files, to be written by whoever converts it. They share their positions with the ingest's own.
+    ///
+    /// # Errors
+    ///
+    /// Where no descriptors are left.
+    pub fn files(&self) -> Result<LayerParts> {
+        let copy = |file: &File| file.try_clone().map_err(|e| StoreError::io("open", self.shown(), e));
+        Ok(LayerParts {
+            data: copy(&self.files.data)?,
+            packed: copy(&self.files.packed)?,
+            tree: copy(&self.files.tree)?,
+            skeleton: copy(&self.files.skeleton)?,
+        })
     }
 
     /// Where the layer is for now, for messages.
@@ -210,34 +253,27 @@ impl LayerIngest {
         self.path.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// Writes the tree beside the data, makes all durable, and gives the layer its name. Where the name is taken
-    /// already, this layer is dropped.
+    /// Makes all durable, and gives the layer its name. Where the name is taken already, this layer is dropped.
     ///
     /// # Errors
     ///
-    /// What the system said. Nothing is left.
-    pub fn publish(
-        mut self,
-        lease: &Lease,
-        diff_id: &Digest,
-        tree: &[u8],
-        tree_format: u32,
-        unpacked_length: u64,
-    ) -> Result<()> {
+    /// [`StoreError::Damaged`] where a file is not as long as `facts` say; what the system said. Nothing is left.
+    pub fn publish(mut self, lease: &Lease, diff_id: &Digest, facts: &Facts) -> Result<()> {
         let Some(path) = self.path.clone() else { return Ok(()) };
-        let failed = |e| StoreError::io("write", &path, e);
-        let facts = Facts {
-            tree_format,
-            data_length: self.data.metadata().map_err(failed)?.len(),
-            tree_length: tree.len() as u64,
-            tree_digest: Digest::of(tree),
-            unpacked_length,
-        };
-        write_new(&path.join("tree"), tree).map_err(failed)?;
-        write_new(&path.join("facts"), facts.to_string().as_bytes()).map_err(failed)?;
-        self.data.sync_all().map_err(failed)?;
-        sync_directory(&path).map_err(failed)?;
-        if self.store.publish(lease, &path, &Object::layer(*diff_id))? {
+        let object = Object::layer(*diff_id);
+        for (name, file, length) in self.files.expected(facts) {
+            let path = path.join(name);
+            let found = file.metadata().map_err(|e| StoreError::io("inspect", &path, e))?.len();
+            if found != length {
+                let problem = format!("it should be {length} bytes long and is {found}");
+                return Err(StoreError::Damaged { object, path, problem });
+            }
+            file.sync_all().map_err(|e| StoreError::io("write", &path, e))?;
+        }
+        let facts_path = path.join("facts");
+        write_new(&facts_path, facts.to_string().as_bytes()).map_err(|e| StoreError::io("write", &facts_path, e))?;
+        sync_directory(&path).map_err(|e| StoreError::io("sync", &path, e))?;
+        if self.store.publish(lease, &path, &object)? {
             self.path = None;
         }
         Ok(())

@@ -6,9 +6,11 @@
 //! H/lock                           held shared while something is published or leased, exclusive to collect
 //! H/blobs/sha256/<hex>             manifests and configurations; named by the digest of their bytes
 //! H/layers/sha256/<hex>/           a converted layer; named by its diff id
-//!     data                         file contents, block aligned
+//!     data                         contents of large files, block aligned: part of the guest's root device
+//!     packed                       contents of small files, back to back: they are copied into metadata images
 //!     tree                         the layer's tree, encoded by `layer`
-//!     facts                        lengths and digests of the two: see [`facts`]
+//!     skeleton                     all bytes of the layer's archive that are no contents, compressed by `layer`
+//!     facts                        lengths and digests of the four: see [`facts`]
 //! H/roots/sha256/<hex>             EROFS metadata images; named by what they were made from
 //! H/leases/<name>                  one object a line; alive while its flock is held
 //! H/tmp/<name>                     things being taken in; alive while their flock is held
@@ -58,7 +60,7 @@ use std::path::{Path, PathBuf};
 pub use collect::Collected;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::StoreError;
-pub use ingest::{FileIngest, LayerIngest};
+pub use ingest::{FileIngest, LayerIngest, LayerParts};
 pub use lease::Lease;
 pub use lock::ConversionLock;
 
@@ -137,12 +139,28 @@ impl std::fmt::Display for Object {
 pub struct LayerFiles {
     /// The layer's diff id.
     pub diff_id: Digest,
-    /// File contents, block aligned.
+    /// Contents of large files, block aligned.
     pub data: PathBuf,
+    /// Contents of small files, back to back.
+    pub packed: PathBuf,
     /// The encoded tree.
     pub tree: PathBuf,
+    /// What rebuilds the layer's archive from the others.
+    pub skeleton: PathBuf,
     /// What was recorded when the layer was published.
     pub facts: Facts,
+}
+
+impl LayerFiles {
+    /// Each file, and how long it should be.
+    fn expected(&self) -> [(&Path, u64); 4] {
+        [
+            (&self.data, self.facts.data_length),
+            (&self.packed, self.facts.packed_length),
+            (&self.tree, self.facts.tree_length),
+            (&self.skeleton, self.facts.skeleton_length),
+        ]
+    }
 }
 
 /// The store of one home directory. Cheap to open, and to open many times: what is shared is on disk.
@@ -208,7 +226,8 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`StoreError::Damaged`] where a file of it is missing or has another length.
+    /// [`StoreError::Damaged`] where a file of it is missing or has another length, or where another version of
+    /// Coracle wrote it.
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<LayerFiles>> {
         let object = Object::layer(*diff_id);
         let directory = self.path(&object);
@@ -224,8 +243,15 @@ impl Store {
         let bytes = read_limited(&path, facts::MAX_LENGTH).map_err(|e| StoreError::io("read", &path, e))?;
         let bytes = bytes.ok_or_else(|| damaged(&path, "it is missing"))?;
         let facts = Facts::parse(&bytes).map_err(|e| damaged(&path, &e.to_string()))?;
-        let (data, tree) = (directory.join("data"), directory.join("tree"));
-        for (path, length) in [(&data, facts.data_length), (&tree, facts.tree_length)] {
+        let layer = LayerFiles {
+            diff_id: *diff_id,
+            data: directory.join("data"),
+            packed: directory.join("packed"),
+            tree: directory.join("tree"),
+            skeleton: directory.join("skeleton"),
+            facts,
+        };
+        for (path, length) in layer.expected() {
             match fs::symlink_metadata(path) {
                 Ok(found) if found.is_file() && found.len() == length => {}
                 Ok(found) => {
@@ -235,7 +261,7 @@ impl Store {
                 Err(e) => return Err(StoreError::io("inspect", path, e)),
             }
         }
-        Ok(Some(LayerFiles { diff_id: *diff_id, data, tree, facts }))
+        Ok(Some(layer))
     }
 
     /// Reads the encoded tree of a layer and verifies its digest.

@@ -9,7 +9,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use store::{Digest, Kind, Lease, Object, Store, StoreError};
+use store::facts::Facts;
+use store::{Digest, Kind, LayerIngest, Lease, Object, Store, StoreError};
 
 fn open() -> (tempfile::TempDir, Store) {
     let home = tempfile::tempdir().unwrap();
@@ -21,11 +22,38 @@ fn put_blob(store: &Store, lease: &Lease, bytes: &[u8]) -> Digest {
     store.ingest_blob(lease, &mut &*bytes, Some(&Digest::of(bytes)), Some(bytes.len() as u64)).unwrap()
 }
 
+const TREE: &[u8] = b"tree";
+
+fn facts(data_length: u64) -> Facts {
+    Facts {
+        tree_format: 2,
+        data_length,
+        data_verity: Digest::from_bytes([7; 32]),
+        packed_length: 6,
+        packed_digest: Digest::of(b"packed"),
+        tree_length: 4,
+        tree_digest: Digest::of(TREE),
+        skeleton_length: 5,
+        skeleton_digest: Digest::of(b"bones"),
+        unpacked_length: 10240,
+    }
+}
+
+fn fill_layer(ingest: &LayerIngest, data: &[u8]) -> io::Result<()> {
+    let files = ingest.files().unwrap();
+    for (mut file, bytes) in
+        [(files.data, data), (files.packed, b"packed"), (files.tree, TREE), (files.skeleton, b"bones")]
+    {
+        file.write_all(bytes)?;
+    }
+    Ok(())
+}
+
 fn put_layer(store: &Store, lease: &Lease, name: &str) -> Digest {
     let ingest = store.ingest_layer().unwrap();
-    ingest.data().write_all(&[1; 8192]).unwrap();
+    fill_layer(&ingest, &[1; 8192]).unwrap();
     let diff_id = Digest::of(name.as_bytes());
-    ingest.publish(lease, &diff_id, b"tree", 1, 10240).unwrap();
+    ingest.publish(lease, &diff_id, &facts(8192)).unwrap();
     diff_id
 }
 
@@ -106,18 +134,47 @@ fn a_layer_is_whole_or_noticed() {
 
     fs::write(&layer.tree, b"eert").unwrap();
     assert!(matches!(store.read_tree(&layer), Err(StoreError::Damaged { .. })));
-    for (name, content) in [("data", Some("short")), ("data", None), ("facts", Some("")), ("facts", None)] {
-        let path = store.path(&Object::layer(diff_id)).join(name);
-        content.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text)).unwrap();
-        let error = store.layer(&diff_id).unwrap_err();
-        assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
-        assert!(error.to_string().contains(name), "{error}");
+    for name in ["data", "packed", "tree", "skeleton", "facts"] {
+        for content in [Some("of another length"), Some(""), None] {
+            let path = store.path(&Object::layer(diff_id)).join(name);
+            let good = fs::read(&path).unwrap();
+            content.map_or_else(|| fs::remove_file(&path), |text| fs::write(&path, text)).unwrap();
+            let error = store.layer(&diff_id).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged { .. }) && error.hint().is_some(), "{error}");
+            assert!(error.to_string().contains(name), "{error}");
+            fs::write(&path, good).unwrap();
+            store.layer(&diff_id).unwrap();
+        }
     }
     store.discard(&Object::layer(diff_id)).unwrap();
     assert_eq!(store.layer(&diff_id).unwrap(), None);
     put_layer(&store, &lease, "layer");
     assert!(store.layer(&diff_id).unwrap().is_some());
     assert_eq!(temporary(&store), 0);
+}
+
+#[test]
+fn a_layer_of_another_version_is_not_read() {
+    let (_home, store) = open();
+    let lease = store.lease(&[]).unwrap();
+    let diff_id = put_layer(&store, &lease, "layer");
+    let first = format!("coracle layer 1\ntree format 1\ndata 8192\ntree 4 {}\nunpacked 10240\n", Digest::of(TREE));
+    fs::write(store.path(&Object::layer(diff_id)).join("facts"), first).unwrap();
+    let error = store.layer(&diff_id).unwrap_err();
+    assert!(error.to_string().contains("another version of Coracle"), "{error}");
+    assert!(error.hint().unwrap().contains("pull or load the image again"));
+}
+
+#[test]
+fn a_layer_that_is_not_as_long_as_its_facts_say_is_not_published() {
+    let (_home, store) = open();
+    let lease = store.lease(&[]).unwrap();
+    let ingest = store.ingest_layer().unwrap();
+    fill_layer(&ingest, &[1; 4096]).unwrap();
+    let error = ingest.publish(&lease, &Digest::of(b"l"), &facts(8192)).unwrap_err();
+    assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
+    assert_eq!(temporary(&store), 0);
+    assert!(store.objects().unwrap().is_empty());
 }
 
 #[test]
@@ -167,7 +224,8 @@ fn what_is_being_taken_in_is_spared_and_what_a_crash_left_is_not() {
     let collected = collect(&store, &[]);
     assert_eq!((collected.leftovers, temporary(&store)), (3, 3));
     file.publish(&lease, &Object::root(Digest::of(b"r"))).unwrap();
-    layer.publish(&lease, &Digest::of(b"l"), b"tree", 1, 0).unwrap();
+    fill_layer(&layer, b"").unwrap();
+    layer.publish(&lease, &Digest::of(b"l"), &facts(0)).unwrap();
     drop(lock);
     assert_eq!(temporary(&store), 0);
     assert_eq!(store.objects().unwrap().len(), 2);
@@ -284,8 +342,9 @@ fn a_full_disk_is_said_and_nothing_is_left() {
         let error = store.ingest_blob(&lease, &mut io::repeat(1).take(1 << 20), None, None).unwrap_err();
         assert!(matches!(error, StoreError::NoSpace { .. }) && error.hint().is_some(), "{error:?}");
         let ingest = store.ingest_layer().unwrap();
-        let error = ingest.publish(&lease, &Digest::of(b"l"), &vec![1; 1 << 20], 1, 0).unwrap_err();
-        assert!(matches!(error, StoreError::NoSpace { .. }), "{error:?}");
+        let error = fill_layer(&ingest, &vec![1; 1 << 20]).unwrap_err();
+        assert!(matches!(StoreError::io("write", ingest.shown(), error), StoreError::NoSpace { .. }));
+        drop(ingest);
         assert_eq!(temporary(&store), 0);
         assert!(store.objects().unwrap().is_empty());
         put_blob(&store, &lease, b"the next command works");
