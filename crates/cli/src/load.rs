@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -23,8 +24,8 @@ pub(crate) fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<()> {
     } else {
         LoadSource::Path(flags.input.clone())
     };
-    let mut progress = Shown::new(!flags.quiet && io::stderr().is_terminal());
-    let loaded = engine.images().load(source, &mut progress, flags.platform.as_ref());
+    let progress = Shown::new(!flags.quiet && io::stderr().is_terminal());
+    let loaded = engine.images().load(source, &progress, flags.platform.as_ref());
     progress.bar.finish_and_clear();
     let mut out = io::stdout().lock();
     for image in loaded? {
@@ -41,8 +42,7 @@ pub(crate) fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<()> {
 /// One line on a terminal that says what is being done.
 struct Shown {
     bar: ProgressBar,
-    image: String,
-    layers: usize,
+    image: Mutex<(String, usize)>,
 }
 
 impl Shown {
@@ -51,7 +51,11 @@ impl Shown {
         if visible {
             bar.enable_steady_tick(Duration::from_millis(100));
         }
-        Self { bar, image: String::new(), layers: 0 }
+        Self { bar, image: Mutex::default() }
+    }
+
+    fn image(&self) -> MutexGuard<'_, (String, usize)> {
+        self.image.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn phase(&self, message: String, total: Option<u64>) {
@@ -70,7 +74,7 @@ impl Shown {
 }
 
 impl Progress for Shown {
-    fn event(&mut self, event: Event<'_>) {
+    fn event(&self, event: Event<'_>) {
         match event {
             Event::Reading { bytes, total } => {
                 if self.bar.message().is_empty() {
@@ -78,17 +82,17 @@ impl Progress for Shown {
                 }
                 self.bar.set_position(bytes);
             }
-            Event::Image { name, layers } => {
-                self.image = familiar(name).to_owned();
-                self.layers = layers;
-                self.phase(self.image.clone(), None);
+            Event::Image { name, layers, .. } => {
+                self.phase(familiar(name).to_owned(), None);
+                *self.image() = (familiar(name).to_owned(), layers);
             }
             Event::LayerStarted { index, total, .. } => {
-                self.phase(format!("{}: layer {} of {}", self.image, index + 1, self.layers), Some(total));
+                let (image, layers) = self.image().clone();
+                self.phase(format!("{image}: layer {} of {layers}", index + 1), Some(total));
             }
             Event::LayerBytes { done, .. } => self.bar.set_position(done),
             Event::LayerDone { .. } => {}
-            Event::Assembling => self.phase(format!("{}: assembling", self.image), None),
+            Event::Assembling => self.phase(format!("{}: assembling", self.image().0), None),
             Event::Done => self.bar.set_message(""),
             // What later versions tell is shown by them.
             _ => {}

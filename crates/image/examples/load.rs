@@ -10,7 +10,7 @@ struct Clock {
 }
 
 impl Progress for Clock {
-    fn event(&mut self, event: Event<'_>) {
+    fn event(&self, event: Event<'_>) {
         if !matches!(event, Event::LayerBytes { .. } | Event::Reading { .. }) {
             println!("{:8.1} ms  {event:?}", self.begun.elapsed().as_secs_f64() * 1e3);
         }
@@ -23,11 +23,11 @@ fn main() -> Result<(), ImageError> {
         eprintln!("usage: load HOME ARCHIVE|DIRECTORY|-");
         std::process::exit(2);
     };
-    let mut clock = Clock { begun: Instant::now() };
+    let clock = Clock { begun: Instant::now() };
     let images = Images::open(Path::new(home))?;
     let source =
         if source == "-" { LoadSource::Stream(Box::new(std::io::stdin())) } else { LoadSource::Path(source.into()) };
-    for loaded in images.load(source, &mut clock, None)? {
+    for loaded in images.load(source, &clock, None)? {
         let image = images.resolve(&loaded.id)?;
         let begun = Instant::now();
         let device = images.root_device(&image)?;

@@ -22,6 +22,7 @@ use store::{Digest, Hasher, LayerFiles, LayerIngest, Lease, Object, Store, Store
 use crate::archive::Section;
 use crate::compression::{Compression, MAGIC_LENGTH};
 use crate::plan::LayerPlan;
+use crate::source::Source;
 use crate::{ImageError, Result};
 
 /// Bytes of one buffer.
@@ -36,7 +37,7 @@ pub(crate) fn convert(
     store: &Store,
     lease: &Lease,
     layer: &LayerPlan,
-    on_bytes: &mut dyn FnMut(u64),
+    on_bytes: &dyn Fn(u64),
 ) -> Result<(LayerFiles, bool)> {
     let object = Object::layer(layer.diff_id);
     // Before looking: what is found then stays.
@@ -69,7 +70,7 @@ fn usable(store: &Store, diff_id: &Digest) -> Result<Option<LayerFiles>> {
 }
 
 /// Converts and verifies. Nothing is published.
-fn read(plan: &LayerPlan, ingest: &LayerIngest, on_bytes: &mut dyn FnMut(u64)) -> Result<(Changeset, u64)> {
+fn read(plan: &LayerPlan, ingest: &LayerIngest, on_bytes: &dyn Fn(u64)) -> Result<(Changeset, u64)> {
     let compression = detect(plan)?;
     let data = ingest.files()?.data;
     let shared = Shared::default();
@@ -79,7 +80,8 @@ fn read(plan: &LayerPlan, ingest: &LayerIngest, on_bytes: &mut dyn FnMut(u64)) -
         let _ = empty.send(Vec::with_capacity(BUFFER));
     }
     let (parsed, unpacked, pumped) = std::thread::scope(|scope| {
-        let (section, shared) = (plan.section.clone(), &shared);
+        let Source::Section(section) = plan.source.clone();
+        let shared = &shared;
         let blob = std::thread::Builder::new()
             .name("blob".into())
             .spawn_scoped(scope, move || pump(section, compression, shared, full_sender, &empty_receiver));
@@ -123,7 +125,8 @@ fn write_tree(ingest: &LayerIngest, changeset: &Changeset, unpacked_length: u64)
 
 fn detect(plan: &LayerPlan) -> Result<Compression> {
     let mut start = Vec::new();
-    let read = plan.section.clone().take(MAGIC_LENGTH as u64).read_to_end(&mut start);
+    let Source::Section(section) = plan.source.clone();
+    let read = section.take(MAGIC_LENGTH as u64).read_to_end(&mut start);
     read.map_err(|e| ImageError::read(&plan.what, e))?;
     match Compression::detect(&start) {
         Compression::Other(name) => {
@@ -304,7 +307,7 @@ struct Feed<'a> {
     length: u64,
     hasher: Option<Hasher>,
     shared: &'a Shared,
-    on_bytes: &'a mut dyn FnMut(u64),
+    on_bytes: &'a dyn Fn(u64),
 }
 
 impl Read for Feed<'_> {

@@ -15,6 +15,7 @@ use crate::limits::{CONFIG_BYTES, IMAGES, LAYERS, MANIFEST_BYTES};
 use crate::manifest::{Configuration, json};
 use crate::origin::Origin;
 use crate::plan::{ImagePlan, LayerPlan, check_count, label, layer_label, promised_digest};
+use crate::source::Source;
 use crate::{ImageError, Platform, Reference, Result};
 
 const MANIFEST: &str = "manifest.json";
@@ -105,7 +106,8 @@ fn plan_entry(origin: &Origin, entry: &Entry) -> Result<ImagePlan> {
     let plan = |(index, (name, diff_id)): (usize, (&String, &Digest))| {
         let what = layer_label(index, &image, diff_id);
         let section = origin.section(name)?.ok_or_else(|| origin.missing(&what))?;
-        Ok(LayerPlan { what, diff_id: *diff_id, blob: promised_digest(name), section })
+        let blob = promised_digest(name);
+        Ok(LayerPlan { what, diff_id: *diff_id, blob, media_type: None, source: Source::Section(section) })
     };
     let layers = layers.iter().zip(&configuration.diff_ids).enumerate().map(plan).collect::<Result<_>>()?;
     Ok(ImagePlan {

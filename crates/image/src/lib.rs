@@ -59,6 +59,7 @@ mod platform;
 mod progress;
 
 mod root;
+mod source;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -51,7 +51,7 @@ impl Images {
     pub fn load(
         &self,
         source: LoadSource,
-        progress: &mut dyn Progress,
+        progress: &dyn Progress,
         platform: Option<&Platform>,
     ) -> Result<Vec<Loaded>> {
         let lease = self.store.lease(&[])?;
@@ -68,7 +68,7 @@ impl Images {
         &self,
         lease: &Lease,
         source: LoadSource,
-        progress: &mut dyn Progress,
+        progress: &dyn Progress,
         platform: Option<&Platform>,
     ) -> Result<Vec<Loaded>> {
         let host = Platform::host();
@@ -77,9 +77,10 @@ impl Images {
         plans.into_iter().map(|plan| self.load_image(lease, plan, progress)).collect()
     }
 
-    fn load_image(&self, lease: &Lease, plan: ImagePlan, progress: &mut dyn Progress) -> Result<Loaded> {
+    fn load_image(&self, lease: &Lease, plan: ImagePlan, progress: &dyn Progress) -> Result<Loaded> {
         let label = plan.label();
-        progress.event(Event::Image { name: &label, layers: plan.layers.len() });
+        let bytes = plan.layers.iter().map(|l| l.source.length()).sum();
+        progress.event(Event::Image { name: &label, layers: plan.layers.len(), bytes });
         let mut layers = Vec::with_capacity(plan.layers.len());
         for index in 0..plan.layers.len() {
             layers.push(self.load_layer(lease, &plan, index, progress)?);
@@ -106,18 +107,12 @@ impl Images {
         Ok(Loaded { names: record.names, id: record.id })
     }
 
-    fn load_layer(
-        &self,
-        lease: &Lease,
-        plan: &ImagePlan,
-        index: usize,
-        progress: &mut dyn Progress,
-    ) -> Result<LayerFiles> {
+    fn load_layer(&self, lease: &Lease, plan: &ImagePlan, index: usize, progress: &dyn Progress) -> Result<LayerFiles> {
         let layer = &plan.layers[index];
-        let total = layer.section.length();
-        progress.event(Event::LayerStarted { index, diff_id: &layer.diff_id.to_string(), total });
-        let mut on_bytes = |done| progress.event(Event::LayerBytes { index, done, total });
-        let (files, converted) = convert(&self.store, lease, layer, &mut on_bytes)?;
+        let total = layer.source.length();
+        progress.event(Event::LayerStarted { index, digest: &layer.diff_id.to_string(), total });
+        let on_bytes = |done| progress.event(Event::LayerBytes { index, done, total });
+        let (files, converted) = convert(&self.store, lease, layer, &on_bytes)?;
         progress.event(Event::LayerDone { index, shared: !converted });
         Ok(files)
     }

@@ -19,6 +19,9 @@ use store::{Digest, Store, StoreError};
 
 use crate::archive::{Archive, BLOCK, Section, is_header};
 use crate::compression::Compression;
+use crate::limits::{CONFIG_BYTES, MANIFEST_BYTES};
+use crate::manifest::Descriptor;
+use crate::source::{Documents, Source};
 use crate::{Event, ImageError, LoadSource, Progress, Result};
 
 /// Opening what a directory may hold must not wait for the other end of a FIFO.
@@ -42,7 +45,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    pub(crate) fn open(source: LoadSource, store: &Store, progress: &mut dyn Progress) -> Result<Self> {
+    pub(crate) fn open(source: LoadSource, store: &Store, progress: &dyn Progress) -> Result<Self> {
         match source {
             LoadSource::Path(path) => Self::open_path(&path, store, progress),
             LoadSource::Stream(stream) => {
@@ -53,7 +56,7 @@ impl Origin {
         }
     }
 
-    fn open_path(path: &Path, store: &Store, progress: &mut dyn Progress) -> Result<Self> {
+    fn open_path(path: &Path, store: &Store, progress: &dyn Progress) -> Result<Self> {
         let label = path.display().to_string();
         let unreadable = |e| ImageError::no_such_file(path, e);
         let found = std::fs::metadata(path).map_err(unreadable)?;
@@ -77,10 +80,6 @@ impl Origin {
             }
         };
         Ok(Self { kind: Kind::Archive(kind), label, title })
-    }
-
-    pub(crate) fn label(&self) -> &str {
-        &self.label
     }
 
     pub(crate) fn title(&self) -> Option<&str> {
@@ -114,6 +113,25 @@ impl Origin {
         Ok(bytes)
     }
 
+    fn sized_blob(&self, descriptor: &Descriptor, what: &str) -> Result<Section> {
+        let section = self.blob(&descriptor.digest)?.ok_or_else(|| self.missing(what))?;
+        if section.length() != descriptor.size {
+            let (expected, found) = (descriptor.size, section.length());
+            return Err(ImageError::WrongSize { what: what.to_owned(), expected, found });
+        }
+        Ok(section)
+    }
+
+    /// A document that its descriptor names, of the right size and digest.
+    fn document(&self, descriptor: &Descriptor, what: &str, limit: u64) -> Result<Vec<u8>> {
+        let bytes = self.read_section(self.sized_blob(descriptor, what)?, what, limit)?;
+        let found = Digest::of(&bytes);
+        if found != descriptor.digest {
+            return Err(ImageError::WrongDigest { what: what.to_owned(), found });
+        }
+        Ok(bytes)
+    }
+
     /// What to say where no image is found.
     pub(crate) fn no_image(&self) -> ImageError {
         let origin = self.label.clone();
@@ -127,6 +145,24 @@ impl Origin {
 
     pub(crate) fn missing(&self, what: &str) -> ImageError {
         ImageError::Missing { what: what.to_owned(), origin: self.label.clone() }
+    }
+}
+
+impl Documents for Origin {
+    fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn manifest(&self, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
+        self.document(descriptor, what, MANIFEST_BYTES)
+    }
+
+    fn config(&self, descriptor: &Descriptor, what: &str) -> Result<Vec<u8>> {
+        self.document(descriptor, what, CONFIG_BYTES)
+    }
+
+    fn layer(&self, descriptor: &Descriptor, what: &str) -> Result<Source> {
+        self.sized_blob(descriptor, what).map(Source::Section)
     }
 }
 
@@ -170,7 +206,7 @@ fn spool(
     total: Option<u64>,
     label: &str,
     store: &Store,
-    progress: &mut dyn Progress,
+    progress: &dyn Progress,
 ) -> Result<Archive> {
     let count = Arc::new(AtomicU64::new(0));
     let mut counted = Counted { stream, count: count.clone() };

@@ -2,11 +2,11 @@
 
 use store::Digest;
 
-use crate::archive::Section;
 use crate::compression::LayerType;
-use crate::limits::{CONFIG_BYTES, IMAGES, INDEX_DEPTH, MANIFEST_BYTES};
+use crate::limits::{IMAGES, INDEX_DEPTH, MANIFEST_BYTES};
 use crate::manifest::{Configuration, Descriptor, Document};
 use crate::origin::{Origin, blob_name};
+use crate::source::{Documents, Source};
 use crate::{ImageError, Platform, Reference, Result, docker, familiar};
 
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
@@ -34,13 +34,23 @@ pub(crate) struct LayerPlan {
     pub(crate) diff_id: Digest,
     /// What the blob's digest must be, if anything says.
     pub(crate) blob: Option<Digest>,
-    pub(crate) section: Section,
+    /// What its descriptor says it is; nothing where there is none.
+    pub(crate) media_type: Option<String>,
+    pub(crate) source: Source,
 }
 
 impl ImagePlan {
     /// What people call it.
     pub(crate) fn label(&self) -> String {
         label(&self.names, &self.config_digest)
+    }
+
+    /// Lets errors about its layers say whose they are.
+    pub(crate) fn label_layers(&mut self) {
+        let label = self.label();
+        for (index, layer) in self.layers.iter_mut().enumerate() {
+            layer.what = layer_label(index, &label, layer.blob.as_ref().unwrap_or(&layer.diff_id));
+        }
     }
 }
 
@@ -83,7 +93,7 @@ fn plan_layout(origin: &Origin, bytes: &[u8], wanted: &Platform) -> Result<Vec<I
     if descriptors.len() > IMAGES {
         return Err(ImageError::TooLarge { what: "index.json".into(), limit: IMAGES as u64, unit: "images" });
     }
-    let mut search = Search { origin, wanted, available: Vec::new() };
+    let mut search = Search { documents: origin, wanted, available: Vec::new() };
     let mut plans: Vec<ImagePlan> = Vec::new();
     for group in group_by_name(origin, descriptors) {
         search.available.clear();
@@ -148,19 +158,20 @@ fn name_of(descriptor: &Descriptor, title: Option<&str>) -> Option<String> {
     complete(&format!("{}:{name}", title?))
 }
 
-struct Search<'a> {
-    origin: &'a Origin,
-    wanted: &'a Platform,
+/// Finds the image in an index that somebody else's `documents` hold.
+pub(crate) struct Search<'a> {
+    pub(crate) documents: &'a dyn Documents,
+    pub(crate) wanted: &'a Platform,
     /// Platforms that were passed over.
-    available: Vec<String>,
+    pub(crate) available: Vec<String>,
 }
 
 impl Search<'_> {
-    fn nothing(&self, name: Option<&str>) -> ImageError {
+    pub(crate) fn nothing(&self, name: Option<&str>) -> ImageError {
         if self.available.is_empty() {
-            return ImageError::malformed(self.origin.label(), "its index.json names no image");
+            return ImageError::malformed(self.documents.label(), "its index names no image");
         }
-        let image = name.map_or(self.origin.label(), familiar).to_owned();
+        let image = name.map_or(self.documents.label(), familiar).to_owned();
         let mut available = self.available.clone();
         available.sort();
         available.dedup();
@@ -178,24 +189,18 @@ impl Search<'_> {
                 }
             }
         }
-        let label = group.name.as_deref().map(familiar);
-        for plan in &mut found {
-            let label = label.map_or_else(|| plan.config_digest.to_string(), str::to_owned);
-            for (index, layer) in plan.layers.iter_mut().enumerate() {
-                layer.what = layer_label(index, &label, layer.blob.as_ref().unwrap_or(&layer.diff_id));
-            }
-        }
+        found.iter_mut().for_each(ImagePlan::label_layers);
         Ok(found)
     }
 
     /// The image behind a descriptor, if it is for the wanted platform.
-    fn follow(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Option<ImagePlan>> {
+    pub(crate) fn follow(&mut self, descriptor: &Descriptor, depth: usize) -> Result<Option<ImagePlan>> {
         if let Some(platform) = descriptor.platform.as_ref().filter(|p| !p.suits(self.wanted)) {
             self.available.push(platform.to_string());
             return Ok(None);
         }
         let what = format!("manifest {}", descriptor.digest);
-        let bytes = self.document(descriptor, &what, MANIFEST_BYTES)?;
+        let bytes = self.documents.manifest(descriptor, &what)?;
         match Document::parse(&what, &bytes, &descriptor.media_type)? {
             Document::Index(_) if depth == 0 => {
                 let what = format!("index {}", descriptor.digest);
@@ -220,7 +225,7 @@ impl Search<'_> {
         layers: &[Descriptor],
     ) -> Result<Option<ImagePlan>> {
         let what = format!("configuration {}", config.digest);
-        let bytes = self.document(config, &what, CONFIG_BYTES)?;
+        let bytes = self.documents.config(config, &what)?;
         let configuration = Configuration::parse(&what, &bytes)?;
         if !configuration.platform.suits(self.wanted) {
             self.available.push(configuration.platform.to_string());
@@ -230,8 +235,9 @@ impl Search<'_> {
         let plan = |(index, (layer, diff_id)): (usize, (&Descriptor, &Digest))| {
             let what = layer_label(index, "the image", &layer.digest);
             check_type(&what, &layer.media_type)?;
-            let section = self.sized_blob(layer, &what)?;
-            Ok(LayerPlan { what, diff_id: *diff_id, blob: Some(layer.digest), section })
+            let source = self.documents.layer(layer, &what)?;
+            let media_type = Some(layer.media_type.clone()).filter(|t| !t.is_empty());
+            Ok(LayerPlan { what, diff_id: *diff_id, blob: Some(layer.digest), media_type, source })
         };
         let layers = layers.iter().zip(&configuration.diff_ids).enumerate().map(plan).collect::<Result<_>>()?;
         Ok(Some(ImagePlan {
@@ -243,25 +249,6 @@ impl Search<'_> {
             created: configuration.created,
             layers,
         }))
-    }
-
-    fn sized_blob(&self, descriptor: &Descriptor, what: &str) -> Result<Section> {
-        let section = self.origin.blob(&descriptor.digest)?.ok_or_else(|| self.origin.missing(what))?;
-        if section.length() != descriptor.size {
-            let (expected, found) = (descriptor.size, section.length());
-            return Err(ImageError::WrongSize { what: what.to_owned(), expected, found });
-        }
-        Ok(section)
-    }
-
-    /// A document that its descriptor names, of the right size and digest.
-    fn document(&self, descriptor: &Descriptor, what: &str, limit: u64) -> Result<Vec<u8>> {
-        let bytes = self.origin.read_section(self.sized_blob(descriptor, what)?, what, limit)?;
-        let found = Digest::of(&bytes);
-        if found != descriptor.digest {
-            return Err(ImageError::WrongDigest { what: what.to_owned(), found });
-        }
-        Ok(bytes)
     }
 }
 

@@ -1,6 +1,6 @@
-//! How far loading has got.
+//! How far loading, pulling and pushing have got.
 
-/// Something that happened while loading.
+/// Something that happened. Layers are counted from 0, bottom first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -17,17 +17,25 @@ pub enum Event<'a> {
         name: &'a str,
         /// How many layers it has.
         layers: usize,
+        /// Bytes of their blobs, as they travel.
+        bytes: u64,
     },
-    /// A layer is next. Its [`Event::LayerDone`] follows.
-    LayerStarted {
-        /// Which, from 0, bottom first.
+    /// Another command is busy with this layer; it is waited for.
+    LayerWaiting {
+        /// Which.
         index: usize,
-        /// Its diff id.
-        diff_id: &'a str,
+    },
+    /// A layer is being worked on. Several may be at once. Its [`Event::LayerDone`] follows, unless all fails.
+    LayerStarted {
+        /// Which.
+        index: usize,
+        /// Digest of its blob, or where that has none its diff id.
+        digest: &'a str,
         /// Bytes of its blob.
         total: u64,
     },
-    /// More of a layer is converted.
+    /// More of a layer is done: of one that is loaded or pulled, received and converted (both happen at once); of one
+    /// that is pushed, sent.
     LayerBytes {
         /// Which.
         index: usize,
@@ -36,7 +44,7 @@ pub enum Event<'a> {
         /// Bytes of its blob.
         total: u64,
     },
-    /// A layer is in the store.
+    /// A layer is where it belongs.
     LayerDone {
         /// Which.
         index: usize,
@@ -45,17 +53,17 @@ pub enum Event<'a> {
     },
     /// The layers' trees are being merged.
     Assembling,
-    /// The image can be used.
+    /// The image is complete.
     Done,
 }
 
-/// Takes what happens while loading. Called from the thread that loads.
-pub trait Progress {
+/// Takes what happens. Called from several threads at once.
+pub trait Progress: Sync {
     /// Takes one event; it should return soon.
-    fn event(&mut self, event: Event<'_>);
+    fn event(&self, event: Event<'_>);
 }
 
 /// Says nothing.
 impl Progress for () {
-    fn event(&mut self, _: Event<'_>) {}
+    fn event(&self, _: Event<'_>) {}
 }

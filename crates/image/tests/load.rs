@@ -177,10 +177,10 @@ fn another_platform_can_be_asked_for() {
     let home = Home::new();
     let path = two_platforms(true).write(home.directory.path());
     let arm: Platform = "linux/arm64".parse().unwrap();
-    let loaded = home.images.load(LoadSource::Path(path.clone()), &mut (), Some(&arm)).unwrap();
+    let loaded = home.images.load(LoadSource::Path(path.clone()), &(), Some(&arm)).unwrap();
     assert_eq!(home.images.resolve(&loaded[0].id).unwrap().platform, "linux/arm64");
     let riscv: Platform = "linux/riscv64".parse().unwrap();
-    let error = home.images.load(LoadSource::Path(path), &mut (), Some(&riscv)).unwrap_err();
+    let error = home.images.load(LoadSource::Path(path), &(), Some(&riscv)).unwrap_err();
     assert_eq!(error.to_string(), "boat:1 is not for linux/riscv64: it is for linux/amd64, linux/arm64");
 }
 
@@ -191,10 +191,10 @@ fn layers_are_shared_and_not_read_again() {
     home.load_layout(&Layout::image("one:1", std::slice::from_ref(&base))).unwrap();
     let layers = [base, small_layer("b", "two")];
     let path = Layout::image("two:1", &layers).write(&home.directory.path().join("two"));
-    let mut record = Record::default();
-    home.images.load(LoadSource::Path(path), &mut record, None).unwrap();
-    assert_eq!((record.converted, record.shared), (1, 1));
-    assert_eq!(record.lines, ["two:1 2", "Assembling", "Done"]);
+    let record = Record::default();
+    home.images.load(LoadSource::Path(path), &record, None).unwrap();
+    assert_eq!(record.counts(), (1, 1));
+    assert_eq!(record.lines(), ["two:1 2", "Assembling", "Done"]);
     let paths = |name: &str| home.images.root_device(&home.images.resolve(name).unwrap()).unwrap().extents;
     assert_eq!(paths("one:1")[1], paths("two:1")[1], "the same file is in both devices");
 }

@@ -16,9 +16,9 @@ use kit::*;
 fn child() {
     let (Some(home), Some(path)) = (std::env::var_os("CHILD_HOME"), std::env::var_os("CHILD_IMAGE")) else { return };
     let images = Images::open(Path::new(&home)).unwrap();
-    let mut record = Record::default();
-    images.load(LoadSource::Path(path.into()), &mut record, None).unwrap();
-    println!("converted={} shared={}", record.converted, record.shared);
+    let record = Record::default();
+    images.load(LoadSource::Path(path.into()), &record, None).unwrap();
+    println!("converted={} shared={}", record.counts().0, record.counts().1);
 }
 
 fn load_in_child(home: &Home, image: &Path) -> Command {
@@ -73,7 +73,7 @@ fn threads_that_load_and_remove_overlapping_images_never_see_half_of_one() {
                 let name = format!("boat:v{index}");
                 barrier.wait();
                 for _ in 0..15 {
-                    images.load(LoadSource::Path(path.clone()), &mut (), None).unwrap();
+                    images.load(LoadSource::Path(path.clone()), &(), None).unwrap();
                     let device = images.root_device(&images.resolve(&name).unwrap()).unwrap();
                     assert_eq!(device.extents.len(), 3);
                     let reader = erofs::reader::Image::open(Extents::open(&device)).unwrap();

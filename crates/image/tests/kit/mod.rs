@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard};
 
 use image::{Event, ImageError, Images, LoadSource, Loaded, Progress, RootDevice};
 use serde_json::{Value, json};
@@ -222,11 +223,11 @@ impl Home {
     }
 
     pub fn load_path(&self, path: impl Into<PathBuf>) -> Result<Vec<Loaded>, ImageError> {
-        self.images.load(LoadSource::Path(path.into()), &mut (), None)
+        self.images.load(LoadSource::Path(path.into()), &(), None)
     }
 
     pub fn load_stream(&self, bytes: Vec<u8>) -> Result<Vec<Loaded>, ImageError> {
-        self.images.load(LoadSource::Stream(Box::new(Trickle(bytes, 0))), &mut (), None)
+        self.images.load(LoadSource::Stream(Box::new(Trickle(bytes, 0))), &(), None)
     }
 
     pub fn load_layout(&self, layout: &Layout) -> Result<Vec<Loaded>, ImageError> {
@@ -296,22 +297,42 @@ impl erofs::ReadAt for Extents {
 
 /// What happened, in short.
 #[derive(Default)]
-pub struct Record {
-    pub lines: Vec<String>,
-    pub converted: usize,
-    pub shared: usize,
+struct Seen {
+    lines: Vec<String>,
+    converted: usize,
+    shared: usize,
+}
+
+#[derive(Default)]
+pub struct Record(Mutex<Seen>);
+
+impl Record {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.0.lock().unwrap()
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.seen().lines.clone()
+    }
+
+    /// How many layers were converted, and how many were there.
+    pub fn counts(&self) -> (usize, usize) {
+        let seen = self.seen();
+        (seen.converted, seen.shared)
+    }
 }
 
 impl Progress for Record {
-    fn event(&mut self, event: Event<'_>) {
+    fn event(&self, event: Event<'_>) {
+        let mut seen = self.seen();
         match event {
-            Event::LayerDone { shared: true, .. } => self.shared += 1,
-            Event::LayerDone { shared: false, .. } => self.converted += 1,
-            Event::LayerStarted { .. } => {}
+            Event::LayerDone { shared: true, .. } => seen.shared += 1,
+            Event::LayerDone { shared: false, .. } => seen.converted += 1,
+            Event::LayerStarted { .. } | Event::LayerWaiting { .. } => {}
             Event::LayerBytes { done, total, .. } => assert!(done <= total, "{done} of {total}"),
-            Event::Image { name, layers } => self.lines.push(format!("{name} {layers}")),
-            Event::Reading { bytes, .. } => self.lines.push(format!("reading {bytes}")),
-            other => self.lines.push(format!("{other:?}")),
+            Event::Image { name, layers, .. } => seen.lines.push(format!("{name} {layers}")),
+            Event::Reading { bytes, .. } => seen.lines.push(format!("reading {bytes}")),
+            other => seen.lines.push(format!("{other:?}")),
         }
     }
 }
