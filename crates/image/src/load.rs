@@ -10,7 +10,7 @@ use store::{LayerFiles, Lease};
 
 use crate::convert::convert;
 use crate::origin::Origin;
-use crate::plan::{ImagePlan, plan};
+use crate::plan::{ImagePlan, LayerPlan, plan};
 use crate::{Event, Images, Platform, Progress, Result};
 
 /// What to load from.
@@ -94,8 +94,9 @@ impl Images {
         let record = ImageRecord {
             id: plan.config_digest.to_string(),
             names: plan.names,
+            digests: Vec::new(),
             manifest_digest: plan.manifest.as_ref().map(|(digest, _)| digest.to_string()),
-            layers: plan.layers.iter().zip(&layers).map(|(plan, files)| layer_record(plan.blob, files)).collect(),
+            layers: plan.layers.iter().zip(&layers).map(|(plan, files)| layer_record(plan, files)).collect(),
             platform: plan.platform.to_string(),
             created: plan.created,
             loaded_at: now(),
@@ -124,11 +125,14 @@ impl Images {
     }
 }
 
-fn layer_record(blob: Option<store::Digest>, files: &LayerFiles) -> LayerRecord {
+fn layer_record(plan: &LayerPlan, files: &LayerFiles) -> LayerRecord {
     LayerRecord {
         diff_id: files.diff_id.to_string(),
-        blob_digest: blob.map(|b| b.to_string()),
+        blob_digest: plan.blob.map(|b| b.to_string()),
+        blob_size: plan.blob.map(|_| plan.source.length()),
+        media_type: plan.media_type.clone(),
         data_length: files.facts.data_length,
+        packed_length: files.facts.packed_length,
     }
 }
 

@@ -10,6 +10,11 @@ pub struct ImageRecord {
     /// Its names, normalised (`docker.io/library/busybox:latest`), sorted. Kept in a table of their own.
     #[serde(skip)]
     pub names: Vec<String>,
+    /// The repositories and digests that it was pulled as or pushed to, normalised
+    /// (`docker.io/library/busybox@sha256:…`), sorted. Kept in a table of their own. The digest may be that of an index
+    /// of several platforms.
+    #[serde(skip)]
+    pub digests: Vec<String>,
     /// The digest of its manifest; archives of `docker save` before version 25 have none.
     pub manifest_digest: Option<String>,
     /// Its layers, bottom first.
@@ -33,8 +38,17 @@ pub struct LayerRecord {
     pub diff_id: String,
     /// Digest of the archive as it came; `None` where nothing named it.
     pub blob_digest: Option<String>,
+    /// Bytes of the archive as it came, where that is known.
+    #[serde(default)]
+    pub blob_size: Option<u64>,
+    /// What its manifest called the archive as it came.
+    #[serde(default)]
+    pub media_type: Option<String>,
     /// Bytes of the converted layer's data file.
     pub data_length: u64,
+    /// Bytes of the contents that are kept apart from the data file.
+    #[serde(default)]
+    pub packed_length: u64,
 }
 
 /// A metadata image.

@@ -7,21 +7,49 @@ use crate::{Durability, Failure, ImageRecord, Result, State, StateError};
 const SELECT: &str = "SELECT images.record FROM images ";
 
 impl State {
-    /// Records an image and gives it its names; where another image has one of them, that image loses it. An image of
-    /// that id that exists keeps its other names, and takes the rest from `record`.
+    /// Records an image and gives it its names and digests; where another image has one of them, that image loses it.
+    /// An image of that id that exists keeps its other names and digests, and takes the rest from `record`; but a
+    /// record without a manifest leaves the image the one it has, with what that says of layers.
     ///
     /// # Errors
     ///
     /// Where it cannot be written.
     pub fn put_image(&self, record: &ImageRecord) -> Result<()> {
         self.write(Durability::Disk, |transaction| {
+            let mut record = record.clone();
+            if let Some(known) = image_by_id(transaction, &record.id)? {
+                keep_manifest(&mut record, known);
+            }
             transaction.execute(
                 "INSERT INTO images (id, manifest, loaded_at, record) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (id) DO UPDATE SET manifest = coalesce(?2, manifest), loaded_at = ?3, record = ?4",
-                params![record.id, record.manifest_digest, record.loaded_at, serde_json::to_string(record)?],
+                 ON CONFLICT (id) DO UPDATE SET manifest = ?2, loaded_at = ?3, record = ?4",
+                params![record.id, record.manifest_digest, record.loaded_at, serde_json::to_string(&record)?],
             )?;
-            record.names.iter().try_for_each(|name| set_name(transaction, name, &record.id))
+            record.names.iter().try_for_each(|name| set_name(transaction, name, &record.id))?;
+            record.digests.iter().try_for_each(|reference| set_digest(transaction, reference, &record.id))
         })
+    }
+
+    /// Says that an image was pulled as, or pushed to, `reference`: a repository, `@`, and the digest of a manifest or
+    /// an index. Where another image was, it no longer is.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::NoSuchImage`].
+    pub fn add_digest(&self, reference: &str, id: &str) -> Result<()> {
+        self.write(Durability::Disk, |transaction| {
+            image_by_id(transaction, id)?.ok_or_else(|| StateError::NoSuchImage { image: id.to_owned() })?;
+            set_digest(transaction, reference, id)
+        })
+    }
+
+    /// Takes a repository's digest away. Returns the image that had it, as it is without.
+    ///
+    /// # Errors
+    ///
+    /// [`StateError::NoSuchImage`] where no image has it.
+    pub fn remove_digest(&self, reference: &str) -> Result<ImageRecord> {
+        self.take(reference, "DELETE FROM digests WHERE reference = ?1 RETURNING image")
     }
 
     /// Gives an image a name; where another has it, that one loses it.
@@ -42,12 +70,15 @@ impl State {
     ///
     /// [`StateError::NoSuchImage`] where no image has it.
     pub fn unname_image(&self, name: &str) -> Result<ImageRecord> {
+        self.take(name, "DELETE FROM names WHERE name = ?1 RETURNING image")
+    }
+
+    /// Runs a removal of `key` that returns the id of the image that had it.
+    fn take(&self, key: &str, removal: &str) -> Result<ImageRecord> {
         self.write(Durability::Disk, |transaction| {
-            let id: Option<String> = transaction
-                .query_row("DELETE FROM names WHERE name = ?1 RETURNING image", [name], |row| row.get(0))
-                .optional()?;
+            let id: Option<String> = transaction.query_row(removal, [key], |row| row.get(0)).optional()?;
             let image = id.map(|id| image_by_id(transaction, &id)).transpose()?.flatten();
-            image.ok_or_else(|| StateError::NoSuchImage { image: name.to_owned() }.into())
+            image.ok_or_else(|| StateError::NoSuchImage { image: key.to_owned() }.into())
         })
     }
 
@@ -96,6 +127,18 @@ impl State {
         })
     }
 
+    /// The image that was pulled as, or pushed to, that normalised reference with a digest.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read.
+    pub fn image_by_digest(&self, reference: &str) -> Result<Option<ImageRecord>> {
+        self.read(|transaction| {
+            let query = format!("{SELECT} JOIN digests ON digests.image = images.id WHERE digests.reference = ?1");
+            one(transaction, &query, reference)
+        })
+    }
+
     /// The images whose id begins with `prefix` (`sha256:` and at least one digit).
     ///
     /// # Errors
@@ -135,6 +178,29 @@ fn set_name(transaction: &Transaction<'_>, name: &str, id: &str) -> Result<(), F
     Ok(())
 }
 
+fn set_digest(transaction: &Transaction<'_>, reference: &str, id: &str) -> Result<(), Failure> {
+    transaction.execute(
+        "INSERT INTO digests (reference, image) VALUES (?1, ?2) ON CONFLICT (reference) DO UPDATE SET image = ?2",
+        [reference, id],
+    )?;
+    Ok(())
+}
+
+/// Fills in what only a manifest says and `record`, of the same image, does not know.
+fn keep_manifest(record: &mut ImageRecord, known: ImageRecord) {
+    if record.manifest_digest.is_some() || known.manifest_digest.is_none() {
+        return;
+    }
+    record.manifest_digest = known.manifest_digest;
+    for (layer, known) in record.layers.iter_mut().zip(known.layers) {
+        if layer.diff_id == known.diff_id {
+            layer.blob_digest = known.blob_digest;
+            layer.blob_size = known.blob_size;
+            layer.media_type = known.media_type;
+        }
+    }
+}
+
 pub(crate) fn image_by_id(transaction: &Transaction<'_>, id: &str) -> Result<Option<ImageRecord>, Failure> {
     one(transaction, &format!("{SELECT} WHERE id = ?1"), id)
 }
@@ -152,10 +218,12 @@ fn many(
     let text = |row: &Row<'_>| row.get::<_, String>(0);
     let texts = statement.query_map(parameters, text)?.collect::<rusqlite::Result<Vec<_>>>()?;
     let mut names = transaction.prepare("SELECT name FROM names WHERE image = ?1 ORDER BY name")?;
+    let mut digests = transaction.prepare("SELECT reference FROM digests WHERE image = ?1 ORDER BY reference")?;
     let mut records = Vec::with_capacity(texts.len());
     for text in texts {
         let mut record: ImageRecord = serde_json::from_str(&text)?;
         record.names = names.query_map([&record.id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+        record.digests = digests.query_map([&record.id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
         records.push(record);
     }
     Ok(records)

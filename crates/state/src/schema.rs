@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What brings the schema from version n to n + 1, for n from 0.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, SECOND];
 
 /// The version of the schema that this code reads and writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful")]
@@ -41,6 +41,14 @@ const FIRST: &str = "
         record      TEXT NOT NULL               -- ContainerRecord as JSON
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX containers_by_image ON containers (image);
+";
+
+const SECOND: &str = "
+    CREATE TABLE digests (
+        reference   TEXT PRIMARY KEY,           -- docker.io/library/busybox@sha256:...
+        image       TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX digests_by_image ON digests (image);
 ";
 
 pub(crate) enum SchemaError {

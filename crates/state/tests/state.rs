@@ -15,12 +15,24 @@ fn open() -> (TempDir, State) {
     (home, state)
 }
 
+fn layer(blob_digest: Option<&str>) -> LayerRecord {
+    LayerRecord {
+        diff_id: "sha256:d".into(),
+        blob_digest: blob_digest.map(str::to_owned),
+        blob_size: blob_digest.map(|_| 9),
+        media_type: blob_digest.map(|_| "layer".to_owned()),
+        data_length: 4096,
+        packed_length: 3,
+    }
+}
+
 fn image(digit: char, names: &[&str]) -> ImageRecord {
     ImageRecord {
         id: format!("sha256:{}", digit.to_string().repeat(64)),
         names: names.iter().map(ToString::to_string).collect(),
         manifest_digest: Some("sha256:m".into()),
-        layers: vec![LayerRecord { diff_id: "sha256:d".into(), blob_digest: None, data_length: 4096 }],
+        digests: Vec::new(),
+        layers: vec![layer(None)],
         platform: "linux/amd64".into(),
         created: None,
         loaded_at: 5,
@@ -183,6 +195,94 @@ fn image_names_move() {
     assert_eq!(state.images_with_prefix("sha256:").unwrap().len(), 2);
     assert_eq!(state.images_with_manifest("sha256:m").unwrap().len(), 2);
     assert!(matches!(state.name_image("e:1", "none"), Err(StateError::NoSuchImage { .. })));
+}
+
+#[test]
+fn digests_belong_to_one_image() {
+    let (_home, state) = open();
+    let digest = |text: &str| format!("docker.io/library/boat@sha256:{text}");
+    let with = |mut record: ImageRecord, digests: &[&str]| {
+        record.digests = digests.iter().map(|d| digest(d)).collect();
+        record
+    };
+    state.put_image(&with(image('1', &["a:1"]), &["bb", "aa"])).unwrap();
+    assert_eq!(state.images().unwrap()[0].digests, [digest("aa"), digest("bb")], "sorted");
+    state.put_image(&with(image('1', &[]), &["cc"])).unwrap();
+    assert_eq!(state.images().unwrap()[0].digests.len(), 3, "merged");
+    state.put_image(&with(image('2', &[]), &["cc"])).unwrap();
+    assert_eq!(state.image_by_digest(&digest("cc")).unwrap().unwrap().id, image('2', &[]).id, "it moved");
+    state.add_digest(&digest("dd"), &image('1', &[]).id).unwrap();
+    let found = state.image_by_digest(&digest("dd")).unwrap().unwrap();
+    assert_eq!(found.digests, [digest("aa"), digest("bb"), digest("dd")]);
+    assert_eq!(state.remove_digest(&digest("aa")).unwrap().digests.len(), 2);
+    assert!(matches!(state.remove_digest(&digest("aa")), Err(StateError::NoSuchImage { .. })));
+    assert!(matches!(state.add_digest(&digest("ee"), "none"), Err(StateError::NoSuchImage { .. })));
+    state.remove_image(&image('1', &[]).id).unwrap();
+    assert_eq!(state.image_by_digest(&digest("dd")).unwrap(), None, "gone with its image");
+}
+
+#[test]
+fn a_record_without_a_manifest_takes_none_away() {
+    let (_home, state) = open();
+    let pulled = ImageRecord { layers: vec![layer(Some("sha256:b"))], ..image('1', &[]) };
+    state.put_image(&pulled).unwrap();
+    let from_archive = ImageRecord { manifest_digest: None, loaded_at: 9, ..image('1', &[]) };
+    state.put_image(&from_archive).unwrap();
+    let found = state.images_with_manifest("sha256:m").unwrap().remove(0);
+    assert_eq!(found, ImageRecord { loaded_at: 9, ..pulled });
+    // Another manifest brings its own layers.
+    let other = ImageRecord { manifest_digest: Some("sha256:n".into()), ..image('1', &[]) };
+    state.put_image(&other).unwrap();
+    assert_eq!(state.images().unwrap(), [other]);
+    assert!(state.images_with_manifest("sha256:m").unwrap().is_empty());
+}
+
+/// What version 1 made, with an image and a container in it.
+const FIRST_VERSION: &str = r#"
+    CREATE TABLE images (id TEXT PRIMARY KEY, manifest TEXT, loaded_at INTEGER NOT NULL, record TEXT NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX images_by_manifest ON images (manifest);
+    CREATE TABLE names (name TEXT PRIMARY KEY, image TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE)
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX names_by_image ON names (image);
+    CREATE TABLE containers (id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE,
+        image TEXT NOT NULL REFERENCES images (id) ON DELETE RESTRICT, created_at INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('created', 'running', 'exited')), record TEXT NOT NULL)
+        STRICT, WITHOUT ROWID;
+    CREATE INDEX containers_by_image ON containers (image);
+    INSERT INTO images VALUES ('sha256:1', 'sha256:m', 5, '{"id":"sha256:1","manifest_digest":"sha256:m",
+        "layers":[{"diff_id":"sha256:d","blob_digest":"sha256:b","data_length":4096}],"platform":"linux/amd64",
+        "created":"2024-01-02T03:04:05Z","loaded_at":5,"size":4096,"root":{"digest":"sha256:r","length":4096}}');
+    INSERT INTO names VALUES ('docker.io/library/boat:1', 'sha256:1');
+    INSERT INTO containers VALUES ('aa11', 'boat', 'sha256:1', 7, 'created', '{"id":"aa11","name":"boat",
+        "image_id":"sha256:1","image_ref":"boat:1","created_at":7,"started_at":null,"finished_at":null,
+        "state":"created","auto_remove":false,"keeper":null,"machine":null,"exit_code":null,"reason":null,
+        "error":null,"kernel_log_tail":null,"timings":null,"spec":null}');
+    PRAGMA user_version = 1;
+"#;
+
+#[test]
+fn records_of_the_first_version_are_brought_up_to_date() {
+    let home = tempfile::tempdir().unwrap();
+    rusqlite::Connection::open(path_of(&home)).unwrap().execute_batch(FIRST_VERSION).unwrap();
+    // Several commands find it at once.
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(State::open(&path_of(&home)).unwrap().images().unwrap().len(), 1));
+        }
+    });
+    let state = State::open(&path_of(&home)).unwrap();
+    let record = state.image_named("docker.io/library/boat:1").unwrap().unwrap();
+    let layer = &record.layers[0];
+    assert_eq!((layer.blob_digest.as_deref(), layer.data_length), (Some("sha256:b"), 4096));
+    assert_eq!((layer.blob_size, layer.media_type.as_deref(), layer.packed_length), (None, None, 0));
+    assert!(record.digests.is_empty());
+    assert_eq!(state.container("boat").unwrap().image_id, "sha256:1");
+    state.add_digest("docker.io/library/boat@sha256:m", "sha256:1").unwrap();
+    assert_eq!(state.images().unwrap()[0].digests.len(), 1);
+    let connection = rusqlite::Connection::open(path_of(&home)).unwrap();
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!(version, 2);
 }
 
 #[test]

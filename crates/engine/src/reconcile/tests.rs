@@ -21,6 +21,7 @@ fn fixture() -> Fixture {
     let image = ImageRecord {
         id: format!("sha256:{}", "1".repeat(64)),
         names: vec!["docker.io/library/busybox:latest".into()],
+        digests: Vec::new(),
         manifest_digest: None,
         layers: Vec::new(),
         platform: "linux/amd64".into(),

@@ -247,6 +247,7 @@ fn records(home: &Home) -> State {
     let image = ImageRecord {
         id: digest.clone(),
         names: Vec::new(),
+        digests: Vec::new(),
         manifest_digest: None,
         layers: Vec::new(),
         platform: "linux/amd64".into(),
