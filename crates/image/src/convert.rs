@@ -45,7 +45,7 @@ pub(crate) fn convert(
     if let Some(files) = usable(store, &layer.diff_id)? {
         return Ok((files, false));
     }
-    let _lock = store.lock_conversion(&layer.diff_id)?;
+    let _lock = store.lock_conversion(&layer.diff_id, || ())?;
     if let Some(files) = usable(store, &layer.diff_id)? {
         return Ok((files, false));
     }

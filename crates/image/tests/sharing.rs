@@ -120,7 +120,7 @@ fn one_that_waits_takes_over_from_one_that_died() {
     let image = big_image(&home, 1, 1 << 20);
     // Somebody holds the layer's conversion and dies.
     let diff_id = Layer::plain(&Tar::default().file("file-0", &noise(1 << 20, 0))).diff_id();
-    let lock = home.images.store().lock_conversion(&diff_id).unwrap();
+    let lock = home.images.store().lock_conversion(&diff_id, || ()).unwrap();
     let mut child = load_in_child(&home, &image).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(300));
     assert!(child.try_wait().unwrap().is_none(), "it waits");

@@ -295,14 +295,15 @@ impl Store {
         Ok(file)
     }
 
-    /// Waits until no other thread or process converts the layer `diff_id`, and keeps them from it.
+    /// Waits until no other thread or process converts the layer `diff_id`, and keeps them from it. `on_wait` is called
+    /// first where one does.
     ///
     /// # Errors
     ///
     /// Where the lock file cannot be made.
-    pub fn lock_conversion(&self, diff_id: &Digest) -> Result<ConversionLock> {
+    pub fn lock_conversion(&self, diff_id: &Digest, on_wait: impl FnOnce()) -> Result<ConversionLock> {
         let path = self.home.join("tmp").join(format!("convert-{}.lock", diff_id.hex()));
-        ConversionLock::acquire(path.clone()).map_err(|e| StoreError::io("lock", &path, e))
+        ConversionLock::acquire(path.clone(), on_wait).map_err(|e| StoreError::io("lock", &path, e))
     }
 
     /// Removes one object whatever needs it: for what was found damaged and is about to be made again.

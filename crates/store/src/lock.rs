@@ -51,10 +51,17 @@ pub struct ConversionLock {
 
 impl ConversionLock {
     /// A lock file is deleted by whoever lets it go, so a waiter may find that it holds a file that is no longer
-    /// the one of that name; it tries again with the one that is.
-    pub(crate) fn acquire(path: PathBuf) -> io::Result<Self> {
+    /// the one of that name; it tries again with the one that is. `on_wait` is called before it waits for somebody.
+    pub(crate) fn acquire(path: PathBuf, on_wait: impl FnOnce()) -> io::Result<Self> {
+        let mut on_wait = Some(on_wait);
         loop {
-            let file = exclusive(&path)?;
+            let file = open(&path)?;
+            if !is_free(&file) {
+                if let Some(on_wait) = on_wait.take() {
+                    on_wait();
+                }
+                retry(|| file.lock())?;
+            }
             let ours = file.metadata()?;
             match std::fs::symlink_metadata(&path) {
                 Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {

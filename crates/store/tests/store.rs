@@ -213,7 +213,7 @@ fn what_is_being_taken_in_is_spared_and_what_a_crash_left_is_not() {
     let lease = store.lease(&[]).unwrap();
     let file = store.ingest_file().unwrap();
     let layer = store.ingest_layer().unwrap();
-    let lock = store.lock_conversion(&Digest::of(b"l")).unwrap();
+    let lock = store.lock_conversion(&Digest::of(b"l"), || ()).unwrap();
     let tmp = store.home().join("tmp");
     fs::write(tmp.join("file-dead"), "left").unwrap();
     fs::write(tmp.join("convert-dead.lock"), "").unwrap();
@@ -267,7 +267,7 @@ fn one_conversion_at_a_time() {
         for _ in 0..8 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let _lock = store.lock_conversion(&digest).unwrap();
+                    let _lock = store.lock_conversion(&digest, || ()).unwrap();
                     assert!(!busy.swap(true, Ordering::SeqCst));
                     std::thread::yield_now();
                     busy.store(false, Ordering::SeqCst);
