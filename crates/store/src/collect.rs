@@ -7,21 +7,22 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::lock::{self, NOFOLLOW_NONBLOCK};
-use crate::{Digest, Kind, Object, Result, Store, StoreError};
+use crate::{Digest, Kind, Object, PARTIAL_AGE, Result, Store, StoreError};
 
 /// What a collection removed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Objects that nobody kept, sorted.
     pub objects: Vec<Object>,
-    /// Things that a crash had left half-done.
+    /// Things that a crash had left half-done, and downloads that were given up.
     pub leftovers: usize,
     /// Bytes on disk that are free now.
     pub bytes: u64,
 }
 
 impl Store {
-    /// Removes every object that is neither in the answer of `keep` nor leased, and what crashes left.
+    /// Removes every object that is neither in the answer of `keep` nor leased, what crashes left, and downloads that
+    /// nobody went on with for a week ([`PARTIAL_AGE`]).
     ///
     /// `keep` is called under the store's lock, so it must not wait for anybody who waits for the store; reading
     /// records is fine.
@@ -58,6 +59,9 @@ impl Store {
             collected.bytes += bytes_on_disk(&path);
             delete(&path)?;
         }
+        let partials = self.remove_partials(PARTIAL_AGE)?;
+        collected.leftovers += partials.count;
+        collected.bytes += partials.bytes;
         Ok(collected)
     }
 
@@ -117,7 +121,7 @@ impl Store {
     }
 }
 
-fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>> {
+pub(crate) fn names(directory: &Path) -> Result<Vec<std::ffi::OsString>> {
     fs::read_dir(directory)
         .and_then(|entries| entries.map(|e| Ok(e?.file_name())).collect())
         .map_err(|e| StoreError::io("list", directory, e))
@@ -136,7 +140,7 @@ pub(crate) fn delete(path: &Path) -> Result<()> {
     }
 }
 
-fn bytes_on_disk(path: &Path) -> u64 {
+pub(crate) fn bytes_on_disk(path: &Path) -> u64 {
     let Ok(found) = fs::symlink_metadata(path) else { return 0 };
     let below = if found.is_dir() {
         fs::read_dir(path).into_iter().flatten().flatten().map(|e| bytes_on_disk(&e.path())).sum()

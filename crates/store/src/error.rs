@@ -95,8 +95,15 @@ impl StoreError {
                 "free some space, remove images with `coracle rmi`, or set CORACLE_HOME to a directory on another disk"
                     .into(),
             ),
+            Self::Io { source, .. } if is_forbidden(source) => {
+                Some("set CORACLE_HOME to a directory that you can write to".into())
+            }
             Self::Damaged { .. } => Some("pull or load the image again: what is damaged is made anew".into()),
             _ => None,
         }
     }
+}
+
+fn is_forbidden(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
 }

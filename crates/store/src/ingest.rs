@@ -164,9 +164,19 @@ impl Store {
                 Err(e) => return Err(StoreError::io("publish", &to, e.into())),
             }
         }
-        let parent = to.parent().unwrap_or(&to);
-        sync_directory(parent).map_err(|e| StoreError::io("sync", parent, e))?;
+        sync_parent(&to)?;
         Ok(true)
+    }
+
+    /// Leases the blob `object`, then gives the file at `from` its name, whatever has it.
+    pub(crate) fn replace(&self, lease: &Lease, from: &Path, object: &Object) -> Result<()> {
+        let to = self.path(object);
+        {
+            let _lock = self.lock_shared()?;
+            lease.write(&[*object])?;
+            fs::rename(from, &to).map_err(|e| StoreError::io("publish", &to, e))?;
+        }
+        sync_parent(&to)
     }
 }
 
@@ -286,6 +296,11 @@ impl Drop for LayerIngest {
             let _ = fs::remove_dir_all(path);
         }
     }
+}
+
+fn sync_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().unwrap_or(path);
+    sync_directory(parent).map_err(|e| StoreError::io("sync", parent, e))
 }
 
 fn create_new(path: &Path) -> io::Result<File> {

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! H/lock                           held shared while something is published or leased, exclusive to collect
-//! H/blobs/sha256/<hex>             manifests and configurations; named by the digest of their bytes
+//! H/blobs/sha256/<hex>             manifests, configurations, layers as they came; named by the digest of their bytes
 //! H/layers/sha256/<hex>/           a converted layer; named by its diff id
 //!     data                         contents of large files, block aligned: part of the guest's root device
 //!     packed                       contents of small files, back to back: they are copied into metadata images
@@ -12,6 +12,7 @@
 //!     skeleton                     all bytes of the layer's archive that are no contents, compressed by `layer`
 //!     facts                        lengths and digests of the four: see [`facts`]
 //! H/roots/sha256/<hex>             EROFS metadata images; named by what they were made from
+//! H/partial/<hex>                  the beginning of a blob that is being downloaded, or was: see [`Partial`]
 //! H/leases/<name>                  one object a line; alive while its flock is held
 //! H/tmp/<name>                     things being taken in; alive while their flock is held
 //! ```
@@ -51,6 +52,8 @@ pub mod facts;
 mod ingest;
 mod lease;
 mod lock;
+mod partial;
+mod usage;
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read};
@@ -62,7 +65,9 @@ pub use digest::{Digest, DigestError, Hasher};
 pub use error::StoreError;
 pub use ingest::{FileIngest, LayerIngest, LayerParts};
 pub use lease::Lease;
-pub use lock::ConversionLock;
+pub use lock::WorkLock;
+pub use partial::{PARTIAL_AGE, Partial, RemovedPartials};
+pub use usage::Usage;
 
 use facts::Facts;
 
@@ -179,7 +184,8 @@ impl Store {
         let at_home = |source| StoreError::Home { path: home.to_owned(), source };
         let home = std::path::absolute(home).map_err(at_home)?;
         let fresh = !home.join("tmp").exists();
-        for name in ["", Kind::Blob.directory(), Kind::Layer.directory(), Kind::Root.directory(), "leases", "tmp"] {
+        let kinds = Kind::ALL.map(Kind::directory);
+        for name in [&[""], &kinds[..], &[partial::DIRECTORY, "leases", "tmp"]].concat() {
             DirBuilder::new().recursive(true).mode(0o700).create(home.join(name)).map_err(at_home)?;
         }
         close_to_others(&home).map_err(at_home)?;
@@ -301,9 +307,23 @@ impl Store {
     /// # Errors
     ///
     /// Where the lock file cannot be made.
-    pub fn lock_conversion(&self, diff_id: &Digest, on_wait: impl FnOnce()) -> Result<ConversionLock> {
-        let path = self.home.join("tmp").join(format!("convert-{}.lock", diff_id.hex()));
-        ConversionLock::acquire(path.clone(), on_wait).map_err(|e| StoreError::io("lock", &path, e))
+    pub fn lock_conversion(&self, diff_id: &Digest, on_wait: impl FnOnce()) -> Result<WorkLock> {
+        self.lock_work("convert", diff_id, on_wait)
+    }
+
+    /// Waits until no other thread or process fetches the blob `digest`, and keeps them from it: for small documents,
+    /// of which no [`Partial`] is worth keeping. `on_wait` is called first where one does.
+    ///
+    /// # Errors
+    ///
+    /// Where the lock file cannot be made.
+    pub fn lock_blob(&self, digest: &Digest, on_wait: impl FnOnce()) -> Result<WorkLock> {
+        self.lock_work("blob", digest, on_wait)
+    }
+
+    fn lock_work(&self, work: &str, digest: &Digest, on_wait: impl FnOnce()) -> Result<WorkLock> {
+        let path = self.home.join("tmp").join(format!("{work}-{}.lock", digest.hex()));
+        WorkLock::acquire(path.clone(), on_wait).map_err(|e| StoreError::io("lock", &path, e))
     }
 
     /// Removes one object whatever needs it: for what was found damaged and is about to be made again.

@@ -42,40 +42,63 @@ fn retry(mut lock: impl FnMut() -> io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The right to convert one layer. Ends when it is dropped, or when its holder dies.
-#[derive(Debug)]
-pub struct ConversionLock {
-    path: PathBuf,
-    _file: File,
-}
-
-impl ConversionLock {
-    /// A lock file is deleted by whoever lets it go, so a waiter may find that it holds a file that is no longer
-    /// the one of that name; it tries again with the one that is. `on_wait` is called before it waits for somebody.
-    pub(crate) fn acquire(path: PathBuf, on_wait: impl FnOnce()) -> io::Result<Self> {
-        let mut on_wait = Some(on_wait);
-        loop {
-            let file = open(&path)?;
-            if !is_free(&file) {
-                if let Some(on_wait) = on_wait.take() {
-                    on_wait();
-                }
-                retry(|| file.lock())?;
+/// Waits for the lock on the file of that name, making it where it is missing. `on_wait` is called before it waits for
+/// somebody.
+///
+/// A file is deleted or renamed by whoever lets it go, so a waiter may find that it holds a file that is no longer the
+/// one of that name; it tries again with the one that is.
+pub(crate) fn exclusive_named(path: &Path, on_wait: impl FnOnce()) -> io::Result<File> {
+    let mut on_wait = Some(on_wait);
+    loop {
+        let file = open_both(path, true)?;
+        if !is_free(&file) {
+            if let Some(on_wait) = on_wait.take() {
+                on_wait();
             }
-            let ours = file.metadata()?;
-            match std::fs::symlink_metadata(&path) {
-                Ok(named) if (named.dev(), named.ino()) == (ours.dev(), ours.ino()) => {
-                    return Ok(Self { path, _file: file });
-                }
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
+            retry(|| file.lock())?;
+        }
+        if is_named(&file, path)? {
+            return Ok(file);
         }
     }
 }
 
-impl Drop for ConversionLock {
+/// The lock on the file of that name, if it exists and nobody has it.
+pub(crate) fn free_existing(path: &Path) -> io::Result<Option<File>> {
+    let file = open_both(path, false)?;
+    Ok((is_free(&file) && is_named(&file, path)?).then_some(file))
+}
+
+fn open_both(path: &Path, create: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).truncate(false).mode(0o600);
+    options.custom_flags(NOFOLLOW_NONBLOCK).open(path)
+}
+
+fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match std::fs::symlink_metadata(path) {
+        Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The right to make one thing. Ends when it is dropped, or when its holder dies.
+#[derive(Debug)]
+pub struct WorkLock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl WorkLock {
+    pub(crate) fn acquire(path: PathBuf, on_wait: impl FnOnce()) -> io::Result<Self> {
+        let file = exclusive_named(&path, on_wait)?;
+        Ok(Self { path, _file: file })
+    }
+}
+
+impl Drop for WorkLock {
     fn drop(&mut self) {
         // Still held: nobody else can think it free and delete a successor's file.
         let _ = std::fs::remove_file(&self.path);

@@ -108,7 +108,7 @@ fn directories_are_closed_to_others() {
     let (home, store) = open();
     fs::set_permissions(store.home(), fs::Permissions::from_mode(0o755)).unwrap();
     let store = Store::open(&home.path().join("data")).unwrap();
-    for name in ["", "tmp", "leases", "blobs/sha256", "layers/sha256", "roots/sha256"] {
+    for name in ["", "tmp", "leases", "partial", "blobs/sha256", "layers/sha256", "roots/sha256"] {
         let mode = fs::metadata(store.home().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o700, "{name:?}");
     }
@@ -281,6 +281,31 @@ fn one_conversion_at_a_time() {
         });
     });
     assert_eq!(temporary(&store), 0);
+}
+
+#[test]
+fn work_on_one_thing_does_not_hold_up_other_work() {
+    let (_home, store) = open();
+    let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
+    let nobody = || panic!("nobody is waited for");
+    let _layer = store.lock_conversion(&one, nobody).unwrap();
+    let _blob = store.lock_blob(&one, nobody).unwrap();
+    let _other = store.lock_conversion(&other, nobody).unwrap();
+}
+
+#[test]
+fn usage_is_what_du_says() {
+    let (_home, store) = open();
+    let lease = store.lease(&[]).unwrap();
+    let blob = put_blob(&store, &lease, &[1; 100_000]);
+    let layer = put_layer(&store, &lease, "layer");
+    let usage = store.usage().unwrap();
+    assert_eq!(usage.objects.iter().map(|(o, _)| *o).collect::<Vec<_>>(), [Object::blob(blob), Object::layer(layer)]);
+    for (object, bytes) in usage.objects {
+        let output = Command::new("du").args(["-s", "-B1"]).arg(store.path(&object)).output().unwrap();
+        let du = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(du.split_whitespace().next(), Some(bytes.to_string().as_str()), "{object}");
+    }
 }
 
 #[test]
