@@ -92,7 +92,7 @@ impl Layout {
         let mut offset = (SUPERBLOCK_OFFSET + SUPERBLOCK_LEN) as u64;
         let mut data_blocks = 0;
         for (id, inode) in tree.inodes() {
-            let mut place = place_inode(tree, id, inode, offset)?;
+            let mut place = place_inode(tree, id, &inode, offset)?;
             offset = place.inline_offset() + if place.inline { place.size % BLOCK } else { 0 };
             let blocks = match inode.inode.kind {
                 Kind::Directory | Kind::Symlink(_) if place.inline => place.size / BLOCK,
@@ -110,7 +110,7 @@ impl Layout {
         for ((id, inode), place) in tree.inodes().zip(&mut places) {
             place.block = match inode.inode.kind {
                 Kind::Directory | Kind::Symlink(_) => block_number(u64::from(place.block) + inode_blocks)?,
-                Kind::File(_) => starts.block_of(id, inode)?,
+                Kind::File(_) => starts.block_of(id, &inode)?,
                 _ => 0,
             };
         }

@@ -39,7 +39,7 @@ pub fn write_metadata(
     let length = usize::try_from(u64::from(layout.blocks) * BLOCK).map_err(|_| ErofsError::TooLarge)?;
     let mut image = vec![0; length];
     for (id, inode) in tree.inodes() {
-        write_inode(&mut image, tree, &layout, id, inode)?;
+        write_inode(&mut image, tree, &layout, id, &inode)?;
     }
     let uuid = write_superblock(&mut image, tree, &layout);
     out.write_all(&image)?;

@@ -35,6 +35,17 @@ impl Changeset {
         Entries { cursor: Cursor::new(format::records(&self.bytes)), directory: &[] }
     }
 
+    /// Where in the encoded form the entry begins that `entries` gives next.
+    pub(crate) fn position(&self, entries: &Entries<'_>) -> usize {
+        format::HEADER_LEN + format::records(&self.bytes).len() - entries.cursor.len()
+    }
+
+    /// The entry at a [`position`](Self::position). Its directory is known only if it is stated there.
+    pub(crate) fn entry_at(&self, position: usize) -> Option<Entry<'_>> {
+        let records = format::records(&self.bytes).get(position.checked_sub(format::HEADER_LEN)?..)?;
+        Entries { cursor: Cursor::new(records), directory: &[] }.next()
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> u64 {
         self.totals.entries

@@ -397,6 +397,11 @@ impl<'a> Cursor<'a> {
         Self { rest: bytes }
     }
 
+    /// Bytes that are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
     fn next_byte(&mut self) -> Option<u8> {
         let (&first, rest) = self.rest.split_first()?;
         self.rest = rest;

@@ -24,7 +24,8 @@
 //!
 //! [`read_layer`] is in `read`, on top of `archive` (bytes to members), which uses `tar_format` (one header block),
 //! `pax` and `sparse`. [`ContentSink`] is in `sink`. [`Changeset`] is in `changeset`, its bytes in
-//! [`changeset_format`]. [`merge()`] is in `merge`, its result [`MergedTree`] in `merged`.
+//! [`changeset_format`]. [`merge()`] is in `merge`, on top of `sources` (all changesets as one address space) and
+//! `names` (which name leads where); `numbering` makes its result, the [`MergedTree`] in `merged`.
 //!
 //! # Threats
 //!
@@ -47,8 +48,11 @@ pub mod path;
 pub mod sink;
 
 mod archive;
+mod names;
+mod numbering;
 mod pax;
 mod read;
+mod sources;
 mod sparse;
 mod tar_format;
 
