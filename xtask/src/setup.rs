@@ -37,6 +37,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("cpio", "checks the initrd writer"),
     ("crun", "the runtime that answers are compared with"),
     ("erofs-utils", "fsck.erofs checks the image writer"),
+    ("fsverity", "checks the digests of layers"),
     ("mmdebstrap", "makes the Debian test image"),
     ("skopeo", "converts test images"),
     ("umoci", "makes test images"),

@@ -5,11 +5,11 @@
 //!             ▼                                                   │
 //!  start ─▶ header ── any other type ─▶ Member ─ content read or skipped ─▶ header
 //!             │
-//!             └── two zero blocks, or the end of the input ─▶ end: the rest is read and ignored
+//!             └── two zero blocks, or the end of the input ─▶ end: the rest is read and means nothing
 //! ```
 
 use std::collections::BTreeMap;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, Read, Write};
 
 use crate::changeset::Timestamp;
 use crate::error::{EntryFault, HeaderFault, LayerError};
@@ -17,10 +17,8 @@ use crate::limits::Limits;
 use crate::path::EntryName;
 use crate::pax::Records;
 use crate::sparse::{MapLines, PaxSparse, SparseMap};
+use crate::tape::{Stop, Tape};
 use crate::tar_format::{self, BLOCK, Header};
-
-/// Reads shorter than this go through a buffer of this size; longer ones go straight to their destination.
-const BUFFER: usize = 64 << 10;
 
 /// One member: its header, with all headers before it that describe it taken into account.
 #[derive(Debug)]
@@ -60,9 +58,8 @@ struct Description {
 
 /// A tar archive being read.
 #[derive(Debug)]
-pub(crate) struct Archive<'l, R> {
-    input: BufReader<R>,
-    position: u64,
+pub(crate) struct Archive<'l, R, S> {
+    tape: Tape<R, S>,
     limits: &'l Limits,
     globals: Records,
     /// Name of the member whose content is next.
@@ -70,19 +67,22 @@ pub(crate) struct Archive<'l, R> {
     /// Stored bytes of the current member that are still unread, and the padding after them.
     left: u64,
     padding: u64,
+    /// Bytes so far that mean nothing.
+    ignored: u64,
 }
 
-/// Why bytes are missing.
-#[derive(Debug)]
-enum Missing {
-    End,
-    Failed(io::Error),
-}
-
-impl<'l, R: Read> Archive<'l, R> {
-    pub(crate) fn new(input: R, limits: &'l Limits) -> Self {
-        let input = BufReader::with_capacity(BUFFER, input);
-        Self { input, position: 0, limits, globals: Records::default(), current: Vec::new(), left: 0, padding: 0 }
+impl<'l, R: Read, S: Write> Archive<'l, R, S> {
+    /// Reads `input`; what is not content goes to `skeleton`.
+    pub(crate) fn new(input: R, skeleton: S, limits: &'l Limits) -> Self {
+        Self {
+            tape: Tape::new(input, skeleton),
+            limits,
+            globals: Records::default(),
+            current: Vec::new(),
+            left: 0,
+            padding: 0,
+            ignored: 0,
+        }
     }
 
     /// The next member, after what is unread of the last one.
@@ -90,7 +90,7 @@ impl<'l, R: Read> Archive<'l, R> {
         self.skip_content()?;
         let mut description = Description::default();
         loop {
-            let position = self.position;
+            let position = self.tape.position();
             let fault = |fault| LayerError::Header { position, fault };
             let Some(block) = self.header_block()? else {
                 let dangling = description.pax.is_some() || description.long_name.is_some();
@@ -133,7 +133,7 @@ impl<'l, R: Read> Archive<'l, R> {
         }
         match self.block()? {
             Some(next) if next != [0; BLOCK] => {
-                let position = self.position - 2 * BLOCK as u64;
+                let position = self.tape.position() - 2 * BLOCK as u64;
                 Err(LayerError::Header { position, fault: HeaderFault::LoneZeroBlock })
             }
             _ => Ok(None),
@@ -143,35 +143,26 @@ impl<'l, R: Read> Archive<'l, R> {
     /// One block, or `None` at the end of the input.
     fn block(&mut self) -> Result<Option<[u8; BLOCK]>, LayerError> {
         let mut block = [0; BLOCK];
-        let start = self.position;
-        match self.fill(&mut block) {
+        let start = self.tape.position();
+        match self.tape.fill(&mut block) {
             Ok(()) => Ok(Some(block)),
-            Err(Missing::End) if self.position == start => Ok(None),
-            Err(Missing::End) => Err(LayerError::TruncatedHeader { position: start }),
-            Err(Missing::Failed(source)) => Err(LayerError::Read { position: self.position, source }),
+            Err(Stop::End) if self.tape.position() == start => Ok(None),
+            Err(stop) => Err(self.stopped(stop, LayerError::TruncatedHeader { position: start })),
         }
     }
 
-    /// Fills `target`, however the bytes arrive.
-    fn fill(&mut self, target: &mut [u8]) -> Result<(), Missing> {
-        let mut filled = 0;
-        while filled < target.len() {
-            match self.input.read(&mut target[filled..]) {
-                Ok(0) => return Err(Missing::End),
-                Ok(read) => {
-                    filled += read;
-                    self.position += read as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Missing::Failed(error)),
-            }
+    /// What it means that the tape stands still, where the archive must not end.
+    fn stopped(&self, stop: Stop, at_end: LayerError) -> LayerError {
+        match stop {
+            Stop::End => at_end,
+            Stop::Read(source) => LayerError::Read { position: self.tape.position(), source },
+            Stop::Skeleton(source) => LayerError::Finish(source),
         }
-        Ok(())
     }
 
     /// The body of a header that describes the next member.
     fn description_body(&mut self, header: &Header<'_>, what: &'static str) -> Result<Vec<u8>, LayerError> {
-        let position = self.position - BLOCK as u64;
+        let position = self.tape.position() - BLOCK as u64;
         let fault = |fault| LayerError::Header { position, fault };
         let size = header.size().and_then(|size| usize::try_from(size).ok());
         let size = size.ok_or_else(|| fault(HeaderFault::Number("size")))?;
@@ -180,10 +171,8 @@ impl<'l, R: Read> Archive<'l, R> {
             return Err(fault(HeaderFault::TooLarge(what, limit)));
         }
         let mut body = vec![0; size.next_multiple_of(BLOCK)];
-        self.fill(&mut body).map_err(|missing| match missing {
-            Missing::End => LayerError::TruncatedHeader { position },
-            Missing::Failed(source) => LayerError::Read { position, source },
-        })?;
+        let filled = self.tape.fill(&mut body);
+        filled.map_err(|stop| self.stopped(stop, LayerError::TruncatedHeader { position }))?;
         body.truncate(size);
         Ok(body)
     }
@@ -315,40 +304,47 @@ impl<'l, R: Read> Archive<'l, R> {
         LayerError::TruncatedMember { entry: self.current.as_slice().into() }
     }
 
-    /// Stored content of the current member, as a reader that remembers what went wrong.
-    pub(crate) fn content(&mut self) -> ContentReader<'_, 'l, R> {
-        ContentReader { archive: self, missing: None }
+    /// Stored content of the current member, as a reader that remembers what went wrong. Its bytes do not go to the
+    /// skeleton by themselves.
+    pub(crate) fn content(&mut self) -> ContentReader<'_, 'l, R, S> {
+        ContentReader { archive: self, stop: None }
     }
 
+    /// Records that the content just read went to `data`, from `offset` on.
+    pub(crate) fn record_data(&mut self, offset: u64, content: &SparseMap) -> Result<(), LayerError> {
+        let mut extents = content.extents.iter();
+        let recorded = extents.try_for_each(|extent| self.tape.skeleton().data(offset + extent.offset, extent.length));
+        recorded.map_err(LayerError::Finish)
+    }
+
+    /// Records that the content just read, `size` bytes, went to `packed`.
+    pub(crate) fn record_packed(&mut self, size: u64) -> Result<(), LayerError> {
+        self.tape.skeleton().packed(size).map_err(LayerError::Finish)
+    }
+
+    /// Goes over padding, and content that nobody wanted.
     fn skip_content(&mut self) -> Result<(), LayerError> {
-        let mut skip = self.left.saturating_add(self.padding);
-        while skip > 0 {
-            let available = match self.input.fill_buf() {
-                Ok([]) => return Err(self.truncated()),
-                Ok(buffer) => buffer.len().min(usize::try_from(skip).unwrap_or(usize::MAX)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(source) => return Err(LayerError::Read { position: self.position, source }),
-            };
-            self.input.consume(available);
-            self.position += available as u64;
-            skip -= available as u64;
+        self.ignored = self.ignored.saturating_add(self.left);
+        if self.ignored > self.limits.ignored_bytes {
+            return Err(self.fault(EntryFault::Ignored(self.limits.ignored_bytes)));
         }
+        let length = self.left.saturating_add(self.padding);
         (self.left, self.padding) = (0, 0);
-        Ok(())
+        self.tape.pass(length).map_err(|stop| self.stopped(stop, self.truncated()))
     }
 
-    /// Reads what follows the end of the archive, up to the end of the input.
-    pub(crate) fn drain(mut self) -> Result<(), LayerError> {
+    /// Reads what follows the end of the archive, up to the end of the input, and gives back what the skeleton went to.
+    pub(crate) fn finish(mut self) -> Result<S, LayerError> {
         loop {
-            match self.input.fill_buf() {
-                Ok([]) => return Ok(()),
-                Ok(buffer) => {
-                    let length = buffer.len();
-                    self.input.consume(length);
-                    self.position += length as u64;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(source) => return Err(LayerError::Read { position: self.position, source }),
+            match self.tape.pass_some(u64::MAX) {
+                Ok(passed) if passed.zeros => {}
+                Ok(passed) => self.ignored = self.ignored.saturating_add(passed.length),
+                Err(Stop::End) => return self.tape.finish().map_err(LayerError::Finish),
+                Err(Stop::Read(source)) => return Err(LayerError::Read { position: self.tape.position(), source }),
+                Err(Stop::Skeleton(source)) => return Err(LayerError::Finish(source)),
+            }
+            if self.ignored > self.limits.ignored_bytes {
+                return Err(LayerError::Trailing(self.limits.ignored_bytes));
             }
         }
     }
@@ -356,37 +352,36 @@ impl<'l, R: Read> Archive<'l, R> {
 
 /// The stored content of one member.
 #[derive(Debug)]
-pub(crate) struct ContentReader<'a, 'l, R> {
-    archive: &'a mut Archive<'l, R>,
-    missing: Option<Missing>,
+pub(crate) struct ContentReader<'a, 'l, R, S> {
+    archive: &'a mut Archive<'l, R, S>,
+    stop: Option<Stop>,
 }
 
-impl<R: Read> ContentReader<'_, '_, R> {
-    /// What an error of the sink means: the archive's fault if it failed here, else the sink's own.
+impl<R: Read, S: Write> ContentReader<'_, '_, R, S> {
+    /// What an error means that came up while content was moved: the archive's fault if it failed here, else that of
+    /// the place for contents.
     pub(crate) fn explain(self, source: io::Error) -> LayerError {
-        match self.missing {
-            Some(Missing::End) => self.archive.truncated(),
-            Some(Missing::Failed(source)) => LayerError::Read { position: self.archive.position, source },
+        match self.stop {
+            Some(stop) => self.archive.stopped(stop, self.archive.truncated()),
             None => LayerError::Store { entry: EntryName::from(self.archive.current.as_slice()), source },
         }
     }
 }
 
-impl<R: Read> Read for ContentReader<'_, '_, R> {
+impl<R: Read, S: Write> Read for ContentReader<'_, '_, R, S> {
     fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
         let wanted = usize::try_from(self.archive.left).unwrap_or(usize::MAX).min(target.len());
         if wanted == 0 {
             return Ok(0);
         }
-        match self.archive.input.read(&mut target[..wanted]) {
-            Ok(0) => self.missing = Some(Missing::End),
+        match self.archive.tape.content(&mut target[..wanted]) {
+            Ok(0) => self.stop = Some(Stop::End),
             Ok(read) => {
                 self.archive.left -= read as u64;
-                self.archive.position += read as u64;
                 return Ok(read);
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-            Err(error) => self.missing = Some(Missing::Failed(error)),
+            Err(error) => self.stop = Some(Stop::Read(error)),
         }
         Err(io::ErrorKind::UnexpectedEof.into())
     }

@@ -30,6 +30,15 @@ impl Changeset {
         Ok(Self { bytes, totals })
     }
 
+    /// A changeset of sound records, but for where contents lie.
+    pub(crate) fn of(mut bytes: Vec<u8>, totals: format::Totals) -> Result<Self, ChangesetError> {
+        bytes.extend_from_slice(&totals.encode());
+        bytes.shrink_to_fit();
+        let changeset = Self { bytes, totals };
+        changeset.entries().try_for_each(|entry| format::check_content(&entry, &changeset.totals))?;
+        Ok(changeset)
+    }
+
     /// The entries in archive order.
     pub fn entries(&self) -> Entries<'_> {
         Entries { cursor: Cursor::new(format::records(&self.bytes)), directory: &[] }
@@ -268,39 +277,68 @@ impl From<&BTreeMap<Vec<u8>, Vec<u8>>> for XattrBuf {
 
 /// Makes a [`Changeset`], entry by entry.
 #[derive(Debug)]
-pub struct Builder {
-    bytes: Vec<u8>,
+pub struct Builder(Records);
+
+impl Builder {
+    /// An empty changeset.
+    pub fn new(limits: &Limits) -> Self {
+        Self(Records::new(limits))
+    }
+
+    /// Adds an entry after the others. Whether its content exists is checked by [`finish`](Self::finish).
+    pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), ChangesetError> {
+        self.0.push(entry)
+    }
+
+    /// The changeset, over `data_bytes` of data and `packed_bytes` of packed contents.
+    pub fn finish(self, data_bytes: u64, packed_bytes: u64) -> Result<Changeset, ChangesetError> {
+        let Records { pending, entries, .. } = self.0;
+        Changeset::of(pending, format::Totals { entries, data_bytes, packed_bytes })
+    }
+}
+
+/// Encodes a changeset, but for its totals, into bytes that may be taken away at any time.
+#[derive(Debug)]
+pub(crate) struct Records {
+    pending: Vec<u8>,
+    /// Bytes that were taken away.
+    passed_on: u64,
     directory: Vec<u8>,
     entries: u64,
     limits: Limits,
 }
 
-impl Builder {
-    /// An empty changeset.
-    pub fn new(limits: &Limits) -> Self {
-        Self { bytes: format::header().into(), directory: Vec::new(), entries: 0, limits: limits.clone() }
+impl Records {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let pending = format::header().into();
+        Self { pending, passed_on: 0, directory: Vec::new(), entries: 0, limits: limits.clone() }
     }
 
-    /// Adds an entry after the others. Whether its content exists is checked by [`finish`](Self::finish).
-    pub fn push(&mut self, entry: &Entry<'_>) -> Result<(), ChangesetError> {
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    pub(crate) fn push(&mut self, entry: &Entry<'_>) -> Result<(), ChangesetError> {
         format::check_entry(entry)?;
         if self.directory != entry.directory {
-            format::put_directory(&mut self.bytes, entry.directory);
+            format::put_directory(&mut self.pending, entry.directory);
             self.directory.clear();
             self.directory.extend_from_slice(entry.directory);
         }
-        format::put_entry(&mut self.bytes, entry);
+        format::put_entry(&mut self.pending, entry);
         self.entries += 1;
-        format::check_size(self.entries, self.bytes.len() as u64, &self.limits)
+        format::check_size(self.entries, self.passed_on + self.pending.len() as u64, &self.limits)
     }
 
-    /// The changeset, over `data_bytes` of data and `packed_bytes` of packed contents.
-    pub fn finish(mut self, data_bytes: u64, packed_bytes: u64) -> Result<Changeset, ChangesetError> {
-        let totals = format::Totals { entries: self.entries, data_bytes, packed_bytes };
-        self.bytes.extend_from_slice(&totals.encode());
-        self.bytes.shrink_to_fit();
-        let changeset = Changeset { bytes: self.bytes, totals };
-        changeset.entries().try_for_each(|entry| format::check_content(&entry, &changeset.totals))?;
-        Ok(changeset)
+    /// Takes away what is encoded so far; empties `into` first.
+    pub(crate) fn take(&mut self, into: &mut Vec<u8>) {
+        into.clear();
+        std::mem::swap(into, &mut self.pending);
+        self.passed_on += into.len() as u64;
+    }
+
+    /// Bytes that [`take`](Self::take) would give.
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
     }
 }

@@ -24,9 +24,12 @@ pub enum LayerError {
         /// Why.
         source: io::Error,
     },
-    /// The place for contents failed when all of them were in.
-    #[error("cannot store the contents")]
+    /// The place for what else is kept of the layer failed.
+    #[error("cannot store the layer")]
     Finish(#[source] io::Error),
+    /// Something follows the end of the archive, more than [`Limits::ignored_bytes`](crate::Limits::ignored_bytes).
+    #[error("more than {0} bytes follow the end of the archive")]
+    Trailing(u64),
     /// The archive ends within a header.
     #[error("the archive is truncated: it ends within the header at byte {position}")]
     TruncatedHeader {
@@ -125,6 +128,9 @@ pub enum EntryFault {
     /// More content than the limit allows.
     #[error("the layer's content is larger than {0} bytes")]
     Content(u64),
+    /// Content of entries that have none, more than [`Limits::ignored_bytes`](crate::Limits::ignored_bytes).
+    #[error("more than {0} bytes of content that belong to no file")]
+    Ignored(u64),
     /// A malformed extended attribute.
     #[error("malformed extended attribute: {0}")]
     Xattr(&'static str),

@@ -3,9 +3,12 @@
 //! A layer is converted while it streams by, once, however many images use it:
 //!
 //! ```text
-//!  tar stream ── read_layer ──▶ Changeset (encoded: the layer's index)      one per layer, stored
-//!                     └───────▶ ContentSink (the layer's data file)         contents, block aligned
-//!  all Changesets ── merge ──▶ MergedTree ──▶ crate `erofs`                 one per image
+//!  tar stream ── read_layer ──▶ data      contents of large files, block aligned: part of the root device
+//!                         ├───▶ packed    contents of small files, to be copied into each image's metadata
+//!                         ├───▶ tree      the encoded Changeset                            one of each per layer,
+//!                         └───▶ skeleton  all other bytes of the archive, compressed       stored
+//!  all Changesets ── merge ──▶ MergedTree ──▶ crate `erofs`                                one per image
+//!  skeleton, data, packed ── Rebuild ──▶ the tar stream, byte for byte                     for save and push
 //! ```
 //!
 //! # The design decision
@@ -18,14 +21,17 @@
 //!
 //! # What this crate is not for
 //!
-//! No decompression, no digests (wrap the reader), no paths of the host, no knowledge of images or EROFS.
+//! No decompression and no digest of the archive (wrap the reader), no paths of the host, no knowledge of images or
+//! EROFS.
 //!
 //! # Map
 //!
-//! [`read_layer`] is in `read`, on top of `archive` (bytes to members), which uses `tar_format` (one header block),
-//! `pax` and `sparse`. [`ContentSink`] is in `sink`. [`Changeset`] is in `changeset`, its bytes in
-//! [`changeset_format`]. [`merge()`] is in `merge`, on top of `sources` (all changesets as one address space) and
-//! `names` (which name leads where); `numbering` makes its result, the [`MergedTree`] in `merged`.
+//! [`read_layer`] and the files it writes are in `writer`. What an entry means is in `read`, on top of `archive` (bytes to
+//! members), which uses `tape` (what is content and what is skeleton), `tar_format` (one header block), `pax` and
+//! `sparse`. Contents go through `data`, hashed by [`verity`]; [`skeleton`] has that format and [`Rebuild`].
+//! [`Changeset`] is in `changeset`, its bytes in [`changeset_format`]. [`merge()`] is in `merge`, on top of `sources`
+//! (all changesets as one address space) and `names` (which name leads where); `numbering` makes its result, the
+//! [`MergedTree`] in `merged`.
 //!
 //! # Threats
 //!
@@ -37,6 +43,7 @@
 //! | sizes that lie | content is counted; a short archive is an error |
 //! | holes of exabytes | never written; the sum of contents is limited |
 //! | an index with broken records | every record is checked before the first is used |
+//! | a skeleton that is bent | nothing is read twice or beyond a file's end; a small window; the digest decides |
 
 pub mod changeset;
 pub mod changeset_format;
@@ -45,16 +52,20 @@ pub mod limits;
 pub mod merge;
 pub mod merged;
 pub mod path;
-pub mod sink;
+pub mod skeleton;
+pub mod verity;
 
 mod archive;
+mod data;
 mod names;
 mod numbering;
 mod pax;
 mod read;
 mod sources;
 mod sparse;
+mod tape;
 mod tar_format;
+mod writer;
 
 pub use changeset::{
     Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Place, Timestamp, XattrBuf, Xattrs,
@@ -65,5 +76,5 @@ pub use limits::Limits;
 pub use merge::{MergeError, MergeFault, merge};
 pub use merged::{InodeId, MergedInode, MergedTree};
 pub use path::{EntryName, PathError};
-pub use read::read_layer;
-pub use sink::{ContentSink, FileSink, NullSink};
+pub use skeleton::{Rebuild, SkeletonError};
+pub use writer::{Destination, FileSink, LayerOutput, LayerWriter, NoFiles, read_layer};

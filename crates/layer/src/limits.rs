@@ -22,6 +22,8 @@ pub struct Limits {
     pub index_bytes: u64,
     /// Bytes of stored content, holes included.
     pub content_bytes: u64,
+    /// Bytes that mean nothing: what follows the end of the archive, zeros aside, and the content of whiteouts.
+    pub ignored_bytes: u64,
     /// Bytes of one PAX header or one GNU long name.
     pub extended_header_bytes: u64,
     /// Data extents of one sparse file.
@@ -41,6 +43,7 @@ impl Default for Limits {
             entries: 4_000_000,
             index_bytes: 512 << 20,
             content_bytes: 8 << 40,
+            ignored_bytes: 64 << 20,
             extended_header_bytes: 1 << 20,
             sparse_extents: 1 << 18,
             depth: 2048,

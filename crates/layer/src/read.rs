@@ -1,47 +1,88 @@
-//! Tar members become a changeset; their contents go to a sink.
+//! Tar members become the records of a changeset; their contents go to a layer's files.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 
 use crate::archive::{Archive, Member};
-use crate::changeset::{Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Place, XattrBuf};
-use crate::changeset_format::BLOCK;
+use crate::changeset::{Change, Content, Device, Entry, Inode, Kind, Place, Records, XattrBuf};
+use crate::changeset_format::{BLOCK, PACKED_MAX, Totals};
+use crate::data::Contents;
 use crate::error::{EntryFault, LayerError};
 use crate::limits::Limits;
 use crate::path;
-use crate::sink::ContentSink;
+use crate::sparse::SparseMap;
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
 /// What AUFS kept for itself in the root of a layer, and old Docker versions packed along.
 const AUFS_PREFIX: &[u8] = b".wh..wh.";
 
-/// Reads one uncompressed layer archive to the end of `tar`, whatever follows the end of the archive included, so
-/// that a digest over `tar` covers the whole blob.
-///
-/// File contents go to `sink`; what the layer changes is returned. Nothing outside `sink` is touched. Memory: a
-/// buffer of 64 KiB and the changeset, which `limits` bounds.
-pub fn read_layer(tar: impl Read, sink: &mut impl ContentSink, limits: &Limits) -> Result<Changeset, LayerError> {
-    let mut reader = LayerReader { builder: Builder::new(limits), sink, content_bytes: 0, limits };
-    let mut archive = Archive::new(tar, limits);
+/// Where the parts of a layer go.
+#[derive(Debug)]
+pub(crate) struct Parts<D, P, T, S> {
+    pub(crate) data: D,
+    /// Where there is none, small contents go to the data as well.
+    pub(crate) packed: Option<P>,
+    pub(crate) tree: T,
+    pub(crate) skeleton: S,
+}
+
+/// The parts of a layer that was read, and what is to be added to its tree.
+type Complete<D, P, T, S> = (Parts<D, P, T, S>, Totals);
+
+/// Reads an archive to the end of `from` and gives the parts back, the tree complete but for its totals, in which the length
+/// of the data is still missing.
+pub(crate) fn read_into<R: Read, D: Contents, P: Write, T: Write, S: Write>(
+    from: R,
+    parts: Parts<D, P, T, S>,
+    limits: &Limits,
+) -> Result<Complete<D, P, T, S>, LayerError> {
+    let Parts { data, packed, tree, skeleton } = parts;
+    let records = Records::new(limits);
+    let mut reader =
+        LayerReader { records, data, packed, packed_bytes: 0, tree, encoded: Vec::new(), content_bytes: 0, limits };
+    let mut archive = Archive::new(from, skeleton, limits);
     while let Some(member) = archive.next_member()? {
         reader.member(&mut archive, &member)?;
+        reader.pass_records_on(RECORDS)?;
     }
-    archive.drain()?;
-    let data_bytes = reader.sink.finish().map_err(LayerError::Finish)?;
-    Ok(reader.builder.finish(data_bytes, 0)?)
+    let skeleton = archive.finish()?;
+    reader.pass_records_on(0)?;
+    let LayerReader { records, data, packed, packed_bytes, tree, .. } = reader;
+    let totals = Totals { entries: records.entries(), data_bytes: 0, packed_bytes };
+    Ok((Parts { data, packed, tree, skeleton }, totals))
 }
 
-struct LayerReader<'s, S> {
-    builder: Builder,
-    sink: &'s mut S,
+/// Bytes of records that are written at once.
+const RECORDS: usize = 64 << 10;
+
+struct LayerReader<'l, D, P, T> {
+    records: Records,
+    data: D,
+    packed: Option<P>,
+    packed_bytes: u64,
+    tree: T,
+    /// Records on their way to `tree`.
+    encoded: Vec<u8>,
     /// Content so far, each file rounded up to whole blocks.
     content_bytes: u64,
-    limits: &'s Limits,
+    limits: &'l Limits,
 }
 
-impl<S: ContentSink> LayerReader<'_, S> {
-    fn member<R: Read>(&mut self, archive: &mut Archive<'_, R>, member: &Member) -> Result<(), LayerError> {
+impl<D: Contents, P: Write, T: Write> LayerReader<'_, D, P, T> {
+    fn pass_records_on(&mut self, from: usize) -> Result<(), LayerError> {
+        if self.records.pending() > from {
+            self.records.take(&mut self.encoded);
+            self.tree.write_all(&self.encoded).map_err(LayerError::Finish)?;
+        }
+        Ok(())
+    }
+
+    fn member<R: Read, S: Write>(
+        &mut self,
+        archive: &mut Archive<'_, R, S>,
+        member: &Member,
+    ) -> Result<(), LayerError> {
         let path = path::clean(&member.name).map_err(|error| member.fault(error))?;
         let (directory, name) = path::split(&path);
         if path.starts_with(AUFS_PREFIX) && path != OPAQUE_MARK {
@@ -71,7 +112,7 @@ impl<S: ContentSink> LayerReader<'_, S> {
         // Symbolic links have no mode of their own on Linux; every unpacker makes them 0777.
         let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { mode };
         let change = Change::Inode(Inode { mode, uid, gid, mtime, xattrs: xattrs.as_xattrs(), kind });
-        Ok(self.builder.push(&Entry { directory, name, change })?)
+        Ok(self.records.push(&Entry { directory, name, change })?)
     }
 
     fn whiteout(&mut self, member: &Member, directory: &[u8], name: &[u8], hidden: &[u8]) -> Result<(), LayerError> {
@@ -80,7 +121,7 @@ impl<S: ContentSink> LayerReader<'_, S> {
             b"" | b"." | b".." => return Err(member.fault(EntryFault::Whiteout)),
             hidden => Entry { directory, name: hidden, change: Change::Whiteout },
         };
-        Ok(self.builder.push(&entry)?)
+        Ok(self.records.push(&entry)?)
     }
 
     fn link(&mut self, member: &Member, directory: &[u8], name: &[u8]) -> Result<(), LayerError> {
@@ -91,10 +132,14 @@ impl<S: ContentSink> LayerReader<'_, S> {
             return Err(member.fault(EntryFault::Root));
         }
         let target = path::clean(&member.link_name).map_err(|error| member.fault(error))?;
-        Ok(self.builder.push(&Entry { directory, name, change: Change::Link(&target) })?)
+        Ok(self.records.push(&Entry { directory, name, change: Change::Link(&target) })?)
     }
 
-    fn content<R: Read>(&mut self, archive: &mut Archive<'_, R>, member: &Member) -> Result<Content, LayerError> {
+    fn content<R: Read, S: Write>(
+        &mut self,
+        archive: &mut Archive<'_, R, S>,
+        member: &Member,
+    ) -> Result<Content, LayerError> {
         let size = member.content.size;
         let limit = self.limits.content_bytes;
         let total = size.checked_next_multiple_of(BLOCK).and_then(|size| size.checked_add(self.content_bytes));
@@ -104,25 +149,33 @@ impl<S: ContentSink> LayerReader<'_, S> {
             return Ok(Content::EMPTY);
         }
         let mut reader = archive.content();
-        match store(self.sink, &mut reader, member) {
-            Ok(offset) => Ok(Content { place: Place::Data { offset }, size }),
-            Err(error) => Err(reader.explain(error)),
+        if let Some(packed) = self.packed.as_mut().filter(|_| size <= PACKED_MAX && member.content.is_whole()) {
+            let stored = io::copy(&mut reader, packed);
+            stored.map_err(|error| reader.explain(error))?;
+            archive.record_packed(size)?;
+            let offset = self.packed_bytes;
+            self.packed_bytes += size;
+            return Ok(Content { place: Place::Packed { offset }, size });
         }
+        let stored = store(&mut self.data, &mut reader, &member.content);
+        let offset = stored.map_err(|error| reader.explain(error))?;
+        archive.record_data(offset, &member.content)?;
+        Ok(Content { place: Place::Data { offset }, size })
     }
 }
 
-fn store(sink: &mut impl ContentSink, from: &mut dyn Read, member: &Member) -> io::Result<u64> {
-    let offset = sink.begin()?;
+fn store(data: &mut impl Contents, from: &mut dyn Read, content: &SparseMap) -> io::Result<u64> {
+    let offset = data.begin()?;
     let mut position = 0;
-    for extent in &member.content.extents {
+    for extent in &content.extents {
         if extent.offset > position {
-            sink.hole(extent.offset - position)?;
+            data.hole(extent.offset - position)?;
         }
-        sink.copy(from, extent.length)?;
+        data.copy(from, extent.length)?;
         position = extent.offset + extent.length;
     }
-    if member.content.size > position {
-        sink.hole(member.content.size - position)?;
+    if content.size > position {
+        data.hole(content.size - position)?;
     }
     Ok(offset)
 }

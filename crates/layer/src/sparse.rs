@@ -39,6 +39,11 @@ impl SparseMap {
         Self { size, extents }.check()
     }
 
+    /// Whether the archive holds all of the file in one piece.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.extents == [Extent { offset: 0, length: self.size }]
+    }
+
     fn check(self) -> Result<Self, EntryFault> {
         let mut position = 0;
         for extent in &self.extents {

@@ -272,6 +272,6 @@ fn an_endless_archive_ends_at_a_limit() {
     }
     let limits = Limits { entries: 100_000, ..Limits::default() };
     let endless = Endless(t().file("a", "x").0, 0);
-    let error = read_layer(endless, &mut layer::NullSink::default(), &limits).unwrap_err();
+    let error = read_layer(endless, layer::NoFiles, &limits).unwrap_err();
     assert_eq!(chain(&error), "layer has more than 100000 entries");
 }

@@ -9,9 +9,14 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write;
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 
-use layer::{Changeset, FileSink, InodeId, Kind, Limits, MergedTree, Place, Timestamp, merge, read_layer};
+use layer::{
+    Changeset, Content, InodeId, Kind, LayerWriter, Limits, MergedTree, NoFiles, Place, Rebuild, Timestamp, merge,
+    read_layer, verity,
+};
+use sha2::{Digest, Sha256};
 
 use crate::tar::Tar;
 
@@ -21,19 +26,69 @@ pub(crate) fn tree_of(layers: &[Vec<u8>]) -> Result<String, String> {
 }
 
 pub(crate) fn tree_within(layers: &[Vec<u8>], limits: &Limits) -> Result<String, String> {
-    let mut changesets = Vec::new();
-    let mut data = Vec::new();
-    for layer in layers {
-        let mut sink = FileSink::new(tempfile::tempfile().unwrap());
-        let mut input = &layer[..];
-        let changeset = read_layer(&mut input, &mut sink, limits).map_err(|error| chain(&error))?;
-        assert!(input.is_empty(), "an archive is read to its end");
-        assert_eq!(Changeset::decode(changeset.encode().to_vec(), limits).unwrap(), changeset);
-        changesets.push(changeset);
-        data.push(sink.into_file());
-    }
+    let layers: Vec<_> = layers.iter().map(|layer| Layer::read(layer, limits)).collect::<Result<_, _>>()?;
+    let changesets: Vec<_> = layers.iter().map(|layer| layer.changeset.clone()).collect();
     let tree = merge(&changesets, limits).map_err(|error| chain(&error))?;
-    Ok(describe(&tree, &data))
+    Ok(describe(&tree, &layers))
+}
+
+/// A layer that was read.
+pub(crate) struct Layer {
+    pub(crate) changeset: Changeset,
+    data: File,
+    packed: File,
+}
+
+impl Layer {
+    /// Reads an archive and checks what must hold of every layer that can be read: the files have the lengths and
+    /// digests that were told, and give the archive back.
+    pub(crate) fn read(archive: &[u8], limits: &Limits) -> Result<Self, String> {
+        let [data, packed, tree, skeleton] = [(); 4].map(|()| tempfile::tempfile().unwrap());
+        let clone = |file: &File| file.try_clone().unwrap();
+        let writer =
+            LayerWriter { data: clone(&data), packed: clone(&packed), tree: clone(&tree), skeleton: clone(&skeleton) };
+        let mut input = archive;
+        let output = read_layer(&mut input, writer, limits).map_err(|error| chain(&error))?;
+        assert!(input.is_empty(), "an archive is read to its end");
+
+        assert_eq!(data.metadata().unwrap().len(), output.data_length);
+        assert_eq!(verity::of_file(&data).unwrap(), output.data_verity);
+        let told = |file, length, digest| {
+            let bytes = bytes_of(file);
+            assert_eq!((bytes.len() as u64, Sha256::digest(&bytes).into()), (length, digest));
+            bytes
+        };
+        let tree = told(&tree, output.tree_length, output.tree_digest);
+        told(&packed, output.packed_length, output.packed_digest);
+        let skeleton = told(&skeleton, output.skeleton_length, output.skeleton_digest);
+
+        let mut rebuilt = Vec::new();
+        let mut rebuild = Rebuild::new(&skeleton[..], clone(&data), clone(&packed)).unwrap();
+        rebuild.read_to_end(&mut rebuilt).unwrap();
+        assert!(rebuilt == archive, "the archive comes back byte for byte");
+
+        let changeset = Changeset::decode(tree, limits).unwrap();
+        assert_eq!(changeset, read_layer(archive, NoFiles, limits).unwrap(), "the same without files");
+        assert_eq!((changeset.len(), changeset.data_bytes()), (output.entries, output.data_length));
+        assert_eq!(changeset.packed_bytes(), output.packed_length);
+        Ok(Self { changeset, data, packed })
+    }
+
+    fn content(&self, content: Content) -> Vec<u8> {
+        let (file, offset) = match content.place {
+            Place::Data { offset } => (&self.data, offset),
+            Place::Packed { offset } => (&self.packed, offset),
+        };
+        let mut bytes = vec![0; usize::try_from(content.size).unwrap()];
+        file.read_exact_at(&mut bytes, offset).unwrap();
+        bytes
+    }
+}
+
+fn bytes_of(file: &File) -> Vec<u8> {
+    let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
 }
 
 pub(crate) fn chain(error: &dyn Error) -> String {
@@ -46,7 +101,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
     text
 }
 
-pub(crate) fn describe(tree: &MergedTree<'_>, data: &[File]) -> String {
+pub(crate) fn describe(tree: &MergedTree<'_>, layers: &[Layer]) -> String {
     let mut lines = BTreeMap::new();
     let mut pending = vec![(InodeId::ROOT, Vec::new())];
     while let Some((directory, path)) = pending.pop() {
@@ -61,9 +116,7 @@ pub(crate) fn describe(tree: &MergedTree<'_>, data: &[File]) -> String {
                 }
                 Kind::File(content) if content.size > 64 => format!("f {} bytes", content.size),
                 Kind::File(content) => {
-                    let mut bytes = vec![0; usize::try_from(content.size).unwrap()];
-                    let Place::Data { offset } = content.place else { panic!("packed") };
-                    data[merged.layer].read_exact_at(&mut bytes, offset).unwrap();
+                    let bytes = layers[merged.layer].content(content);
                     format!("f {:?}", String::from_utf8_lossy(&bytes))
                 }
                 Kind::Symlink(target) => format!("l {:?}", String::from_utf8_lossy(target)),

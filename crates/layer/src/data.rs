@@ -1,19 +1,20 @@
-//! Where file contents go.
+//! Where the contents of large files go.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 
 use crate::changeset_format::BLOCK;
+use crate::verity::{Verity, is_zero};
 
 const BLOCK_USIZE: usize = 4096;
 const BUFFER: usize = 1 << 20;
 
-/// Takes the contents of a layer's regular files, one file after the other, each at the next multiple of 4096.
+/// Takes contents, one file after the other, each at the next multiple of 4096.
 ///
-/// For every file that is not empty: one [`begin`](Self::begin), then [`copy`](Self::copy) and
-/// [`hole`](Self::hole) in the order of the content; at the end of the layer one [`finish`](Self::finish).
-pub trait ContentSink {
+/// For every file: one [`begin`](Self::begin), then [`copy`](Self::copy) and [`hole`](Self::hole) in the order of the
+/// content.
+pub(crate) trait Contents {
     /// Starts a file and gives its offset.
     fn begin(&mut self) -> io::Result<u64>;
 
@@ -23,36 +24,32 @@ pub trait ContentSink {
 
     /// Stands for `length` zero bytes, which need not be stored.
     fn hole(&mut self, length: u64) -> io::Result<()>;
-
-    /// Stores what is buffered and gives the length of the data, a multiple of 4096.
-    fn finish(&mut self) -> io::Result<u64>;
 }
 
-/// A [`ContentSink`] that writes to a fresh, empty file, in large writes at aligned offsets. Blocks of zeros are
-/// left out and so become holes.
+/// Writes contents to a fresh, empty file, in large writes at aligned offsets, and computes the file's fs-verity digest
+/// on the way. Blocks of zeros are left out and so become holes.
 #[derive(Debug)]
-pub struct FileSink {
+pub(crate) struct DataWriter {
     file: File,
     buffer: Box<[u8]>,
     /// Bytes of `buffer` that are in use.
     filled: usize,
     /// Where the buffer begins in the file.
     start: u64,
+    verity: Verity,
 }
 
-impl FileSink {
-    /// Writes to `file`, which must be empty.
-    pub fn new(file: File) -> Self {
-        Self { file, buffer: vec![0; BUFFER].into(), filled: 0, start: 0 }
+impl DataWriter {
+    pub(crate) fn new(file: File) -> Self {
+        Self { file, buffer: vec![0; BUFFER].into(), filled: 0, start: 0, verity: Verity::new() }
     }
 
-    /// The file, for `fsync`.
-    pub fn into_file(self) -> File {
-        self.file
-    }
-
-    fn position(&self) -> u64 {
-        self.start + self.filled as u64
+    /// Stores what is buffered and gives the file's length, a multiple of 4096, and its digest.
+    pub(crate) fn finish(mut self) -> io::Result<(u64, [u8; 32])> {
+        self.align()?;
+        self.flush()?;
+        self.file.set_len(self.start)?;
+        Ok((self.start, self.verity.finish()))
     }
 
     /// Writes the buffer, leaving out runs of zero blocks.
@@ -67,12 +64,25 @@ impl FileSink {
             }
         }
         self.file.write_all_at(&data[run..], self.start + run as u64)?;
+        self.verity.update(data);
         self.start += self.filled as u64;
         self.filled = 0;
         Ok(())
     }
 
+    fn skip(&mut self, length: u64) -> io::Result<()> {
+        self.start = self.start.checked_add(length).ok_or(io::ErrorKind::FileTooLarge)?;
+        self.verity.zeros(length);
+        Ok(())
+    }
+
+    /// Fills up with zeros to a multiple of a block.
     fn align(&mut self) -> io::Result<()> {
+        // The buffer starts at a block boundary except after a hole of odd length; then it is flushed first.
+        if !self.start.is_multiple_of(BLOCK) {
+            self.flush()?;
+            self.skip(self.start.wrapping_neg() % BLOCK)?;
+        }
         let end = self.filled.next_multiple_of(BLOCK_USIZE);
         self.buffer[self.filled..end].fill(0);
         self.filled = end;
@@ -80,15 +90,10 @@ impl FileSink {
     }
 }
 
-impl ContentSink for FileSink {
+impl Contents for DataWriter {
     fn begin(&mut self) -> io::Result<u64> {
-        // The buffer starts at a block boundary except after a hole of odd length; then it is flushed first.
-        if !self.start.is_multiple_of(BLOCK) {
-            self.flush()?;
-            self.start = self.start.next_multiple_of(BLOCK);
-        }
         self.align()?;
-        Ok(self.position())
+        Ok(self.start + self.filled as u64)
     }
 
     fn copy(&mut self, from: &mut dyn Read, mut length: u64) -> io::Result<()> {
@@ -117,35 +122,30 @@ impl ContentSink for FileSink {
             Ok(short) if short <= free.min(BLOCK_USIZE) => {
                 self.buffer[self.filled..self.filled + short].fill(0);
                 self.filled += short;
+                Ok(())
             }
             _ => {
                 self.flush()?;
-                self.start = self.start.checked_add(length).ok_or(io::ErrorKind::FileTooLarge)?;
+                self.skip(length)
             }
         }
-        Ok(())
-    }
-
-    fn finish(&mut self) -> io::Result<u64> {
-        self.flush()?;
-        let length = self.start.checked_next_multiple_of(BLOCK).ok_or(io::ErrorKind::FileTooLarge)?;
-        self.file.set_len(length)?;
-        Ok(length)
     }
 }
 
-/// Whether a block holds nothing but zeros. Looks at the first word before all others: most blocks end there.
-fn is_zero(block: &[u8]) -> bool {
-    block.first_chunk::<8>().is_none_or(|first| *first == [0; 8]) && block.iter().fold(0, |seen, byte| seen | byte) == 0
-}
-
-/// A [`ContentSink`] that keeps nothing but the lengths: for checking a layer.
+/// Keeps nothing but the length: for checking a layer.
 #[derive(Debug, Default)]
-pub struct NullSink {
+pub(crate) struct NoContents {
     position: u64,
 }
 
-impl ContentSink for NullSink {
+impl NoContents {
+    /// The length that the data would have.
+    pub(crate) fn finish(mut self) -> io::Result<u64> {
+        self.begin()
+    }
+}
+
+impl Contents for NoContents {
     fn begin(&mut self) -> io::Result<u64> {
         self.position = self.position.checked_next_multiple_of(BLOCK).ok_or(io::ErrorKind::FileTooLarge)?;
         Ok(self.position)
@@ -162,10 +162,6 @@ impl ContentSink for NullSink {
         self.position = self.position.checked_add(length).ok_or(io::ErrorKind::FileTooLarge)?;
         Ok(())
     }
-
-    fn finish(&mut self) -> io::Result<u64> {
-        self.begin()
-    }
 }
 
 #[cfg(test)]
@@ -173,29 +169,32 @@ mod tests {
     use std::os::unix::fs::MetadataExt;
 
     use super::*;
+    use crate::verity;
 
-    fn sink() -> FileSink {
-        FileSink::new(tempfile::tempfile().unwrap())
+    fn writer() -> (DataWriter, File) {
+        let file = tempfile::tempfile().unwrap();
+        (DataWriter::new(file.try_clone().unwrap()), file)
     }
 
-    fn content(sink: FileSink) -> Vec<u8> {
-        let file = sink.into_file();
-        let mut bytes = vec![0; usize::try_from(file.metadata().unwrap().len()).unwrap()];
+    fn content(writer: DataWriter, file: &File) -> Vec<u8> {
+        let (length, digest) = writer.finish().unwrap();
+        assert_eq!(file.metadata().unwrap().len(), length);
+        assert_eq!(verity::of_file(file).unwrap(), digest);
+        let mut bytes = vec![0; usize::try_from(length).unwrap()];
         file.read_exact_at(&mut bytes, 0).unwrap();
         bytes
     }
 
     #[test]
     fn files_begin_at_block_boundaries() {
-        let mut sink = sink();
-        assert_eq!(sink.begin().unwrap(), 0);
-        sink.copy(&mut &b"one"[..], 3).unwrap();
-        assert_eq!(sink.begin().unwrap(), 4096);
-        sink.copy(&mut &[7; 4096][..], 4096).unwrap();
-        assert_eq!(sink.begin().unwrap(), 8192);
-        sink.copy(&mut &b"three"[..], 5).unwrap();
-        assert_eq!(sink.finish().unwrap(), 12288);
-        let bytes = content(sink);
+        let (mut writer, file) = writer();
+        assert_eq!(writer.begin().unwrap(), 0);
+        writer.copy(&mut &b"one"[..], 3).unwrap();
+        assert_eq!(writer.begin().unwrap(), 4096);
+        writer.copy(&mut &[7; 4096][..], 4096).unwrap();
+        assert_eq!(writer.begin().unwrap(), 8192);
+        writer.copy(&mut &b"three"[..], 5).unwrap();
+        let bytes = content(writer, &file);
         assert_eq!(bytes.len(), 12288);
         assert_eq!(
             (&bytes[..4], &bytes[4095..4098], &bytes[8192..8198]),
@@ -206,16 +205,15 @@ mod tests {
     #[test]
     fn holes_of_any_length_keep_the_places_around_them() {
         for hole in [1, 4095, 4096, 4097, 10_000, 3 << 20] {
-            let mut sink = sink();
-            sink.begin().unwrap();
-            sink.copy(&mut &[1; 5000][..], 5000).unwrap();
-            sink.hole(hole).unwrap();
-            sink.copy(&mut &[2; 10][..], 10).unwrap();
-            let next = sink.begin().unwrap();
+            let (mut writer, file) = writer();
+            writer.begin().unwrap();
+            writer.copy(&mut &[1; 5000][..], 5000).unwrap();
+            writer.hole(hole).unwrap();
+            writer.copy(&mut &[2; 10][..], 10).unwrap();
+            let next = writer.begin().unwrap();
             assert_eq!(next, (5010 + hole).next_multiple_of(4096));
-            sink.copy(&mut &[3; 10][..], 10).unwrap();
-            sink.finish().unwrap();
-            let bytes = content(sink);
+            writer.copy(&mut &[3; 10][..], 10).unwrap();
+            let bytes = content(writer, &file);
             let hole = usize::try_from(hole).unwrap();
             let next = usize::try_from(next).unwrap();
             assert!(bytes[..5000].iter().all(|&byte| byte == 1));
@@ -228,16 +226,17 @@ mod tests {
 
     #[test]
     fn zeros_are_not_stored() {
-        let mut sink = sink();
-        sink.begin().unwrap();
-        sink.copy(&mut io::repeat(0).take(8 << 20), 8 << 20).unwrap();
-        assert_eq!(sink.finish().unwrap(), 8 << 20);
-        assert_eq!(sink.into_file().metadata().unwrap().blocks(), 0);
+        let (mut writer, file) = writer();
+        writer.begin().unwrap();
+        writer.copy(&mut io::repeat(0).take(8 << 20), 8 << 20).unwrap();
+        assert_eq!(content(writer, &file).len(), 8 << 20);
+        assert_eq!(file.metadata().unwrap().blocks(), 0);
     }
 
     #[test]
     fn a_short_reader_is_an_error() {
-        assert_eq!(sink().copy(&mut &b"ab"[..], 3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
-        assert_eq!(NullSink::default().copy(&mut &b"ab"[..], 3).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let short = |contents: &mut dyn Contents| contents.copy(&mut &b"ab"[..], 3).unwrap_err().kind();
+        assert_eq!(short(&mut writer().0), io::ErrorKind::UnexpectedEof);
+        assert_eq!(short(&mut NoContents::default()), io::ErrorKind::UnexpectedEof);
     }
 }
