@@ -10,7 +10,7 @@ use crate::{ImageError, Images, Reference, Result, familiar};
 /// What a removal did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Removed {
-    /// Complete names that were taken away.
+    /// Complete names, and digests of repositories, that were taken away.
     pub untagged: Vec<String>,
     /// The image, if it is gone.
     pub deleted: Option<String>,
@@ -31,7 +31,8 @@ impl Images {
     }
 
     /// Finds an image by what a user calls it, in this order: an id or a manifest's digest in full, a name (completed
-    /// as Docker does; with a digest it must have that manifest), an unambiguous beginning of an id.
+    /// as Docker does; with a digest, it was pulled as that or pushed to it, or is called like the repository and has
+    /// that manifest), an unambiguous beginning of an id.
     ///
     /// # Errors
     ///
@@ -69,6 +70,9 @@ impl Images {
         };
         // As for Docker, the tag beside a digest does not count.
         let repository = reference.repository();
+        if let Some(image) = self.state.image_by_digest(&format!("{repository}@{digest}"))? {
+            return Ok(Some(image));
+        }
         let in_repository = |name: &String| Reference::parse(name).is_ok_and(|r| r.repository() == repository);
         let found = self.state.images_with_manifest(&digest.to_string())?;
         Ok(found.into_iter().find(|image| image.names.iter().any(in_repository)))
@@ -90,7 +94,8 @@ impl Images {
         Ok(target.to_string())
     }
 
-    /// Removes a name; with the last one, or by id, the image; and then what no other image needs.
+    /// Removes a name, or a digest of a repository; with the last one, or by id, the image; and then what no other
+    /// image needs. With the last tag of a repository its digests go too.
     ///
     /// An image from which containers were made stays. Without `force` that is an error; with it only its names go.
     /// By id, several names go only with `force`.
@@ -100,18 +105,21 @@ impl Images {
     /// [`ImageError::NoSuchImage`], [`ImageError::SeveralNames`], [`StateError::ImageInUse`].
     pub fn remove(&self, name: &str, force: bool) -> Result<Removed> {
         let image = self.resolve(name)?;
-        let asked = Reference::parse(name).ok().map(|r| r.to_string()).filter(|n| image.names.contains(n));
         let mut removed = Removed::default();
-        match asked {
-            Some(asked) if image.names.len() > 1 => {
-                self.state.unname_image(&asked)?;
-                removed.untagged.push(asked);
+        match asked(name, &image) {
+            Some(asked) => {
+                let going = going_with(asked, &image);
+                if going.len() < image.names.len() + image.digests.len() {
+                    self.untag(&going, &mut removed)?;
+                } else {
+                    self.remove_record(&image, force, &mut removed)?;
+                }
             }
-            None if image.names.len() > 1 && !force => {
-                let names = image.names.iter().map(|n| familiar(n).to_owned()).collect();
+            None if !force && has_several_names(&image) => {
+                let names = references(&image).map(|n| familiar(n).to_owned()).collect();
                 return Err(ImageError::SeveralNames { id: image.id, names });
             }
-            _ => self.remove_record(&image, force, &mut removed)?,
+            None => self.remove_record(&image, force, &mut removed)?,
         }
         let collected = self.collect()?;
         removed.layers = collected.objects.iter().filter(|o| o.kind == store::Kind::Layer).count();
@@ -119,19 +127,28 @@ impl Images {
         Ok(removed)
     }
 
+    fn untag(&self, references: &[String], removed: &mut Removed) -> Result<()> {
+        for reference in references {
+            if reference.contains('@') {
+                self.state.remove_digest(reference)?;
+            } else {
+                self.state.unname_image(reference)?;
+            }
+            removed.untagged.push(reference.clone());
+        }
+        Ok(())
+    }
+
     fn remove_record(&self, image: &ImageRecord, force: bool, removed: &mut Removed) -> Result<()> {
         match self.state.remove_image(&image.id) {
             Ok(image) => {
-                removed.untagged = image.names;
+                removed.untagged = references(&image).cloned().collect();
                 removed.deleted = Some(image.id);
                 Ok(())
             }
-            Err(StateError::ImageInUse { .. }) if force && !image.names.is_empty() => {
-                for name in &image.names {
-                    self.state.unname_image(name)?;
-                    removed.untagged.push(name.clone());
-                }
-                Ok(())
+            Err(StateError::ImageInUse { .. }) if force && references(image).next().is_some() => {
+                let all: Vec<String> = references(image).cloned().collect();
+                self.untag(&all, removed)
             }
             Err(e) => Err(e.into()),
         }
@@ -150,16 +167,59 @@ impl Images {
         let mut needed = HashSet::new();
         for image in self.state.images()? {
             // A record that cannot be understood must not cost the layers of the others, nor its own.
-            let digest = |text: &str| crate::root::parse(&image, text);
-            needed.insert(Object::blob(digest(&image.id)?));
-            needed.insert(Object::root(digest(&image.root.digest)?));
-            if let Some(manifest) = &image.manifest_digest {
-                needed.insert(Object::blob(digest(manifest)?));
-            }
-            for layer in &image.layers {
-                needed.insert(Object::layer(digest(&layer.diff_id)?));
-            }
+            needed.extend(self.objects_of(&image)?);
         }
         Ok(needed)
     }
+
+    /// What an image needs, as far as it is in the store: the blobs of its layers are kept only where that was asked
+    /// for.
+    pub(crate) fn objects_of(&self, image: &ImageRecord) -> Result<Vec<Object>> {
+        let digest = |text: &str| crate::root::parse(image, text);
+        let mut objects = vec![Object::blob(digest(&image.id)?), Object::root(digest(&image.root.digest)?)];
+        if let Some(manifest) = &image.manifest_digest {
+            objects.push(Object::blob(digest(manifest)?));
+        }
+        for layer in &image.layers {
+            objects.push(Object::layer(digest(&layer.diff_id)?));
+            if let Some(blob) = &layer.blob_digest {
+                objects.push(Object::blob(digest(blob)?));
+            }
+        }
+        Ok(objects)
+    }
+}
+
+/// All names and digests of an image.
+fn references(image: &ImageRecord) -> impl Iterator<Item = &String> {
+    image.names.iter().chain(&image.digests)
+}
+
+/// Which of the image's names or digests a user means, if any.
+fn asked<'a>(name: &str, image: &'a ImageRecord) -> Option<&'a String> {
+    let reference = Reference::parse(name).ok()?;
+    let complete = match reference.digest() {
+        Some(digest) => format!("{}@{digest}", reference.repository()),
+        None => reference.to_string(),
+    };
+    references(image).find(|known| **known == complete)
+}
+
+/// What goes when `asked` goes: with the last tag of a repository, the digests that it had there.
+fn going_with(asked: &str, image: &ImageRecord) -> Vec<String> {
+    let repository = |name: &str| Reference::parse(name).map(|r| r.repository()).unwrap_or_default();
+    let ours = repository(asked);
+    let mut going = vec![asked.to_owned()];
+    let is_tag = !asked.contains('@');
+    if is_tag && !image.names.iter().any(|name| name != asked && repository(name) == ours) {
+        going.extend(image.digests.iter().filter(|digest| repository(digest) == ours).cloned());
+    }
+    going
+}
+
+/// Whether an id could mean more than one name. Digests beside one tag of the same repository do not count.
+fn has_several_names(image: &ImageRecord) -> bool {
+    let repositories: HashSet<_> =
+        references(image).filter_map(|name| Some(Reference::parse(name).ok()?.repository())).collect();
+    image.names.len() > 1 || repositories.len() > 1
 }

@@ -172,6 +172,12 @@ pub enum ImageError {
     /// A name is no name.
     #[error(transparent)]
     Reference(#[from] crate::ReferenceError),
+    /// A pattern for names is no pattern.
+    #[error("{text:?} is not a pattern for names")]
+    Pattern {
+        /// What was given.
+        text: String,
+    },
     /// No image has that name or id.
     #[error("no such image: {name}")]
     NoSuchImage {
@@ -228,7 +234,10 @@ impl ImageError {
             Self::Platform { .. } => "build the image for this platform, or name one of its platforms with --platform",
             Self::SeveralNames { .. } => "remove its names one by one, or all with --force",
             Self::NoSuchImage { .. } => "`coracle images` lists what there is; `coracle load` adds to it",
-            Self::Damaged { .. } | Self::Tree { .. } => "load the image again: what is damaged is made anew",
+            Self::Damaged { .. } | Self::Tree { .. } => "pull or load the image again: what is damaged is made anew",
+            Self::Pattern { .. } => {
+                "`*` and `?` stand for characters, `[a-z]` for one of several, `\\` before one for itself"
+            }
             Self::Store(error) => return error.hint(),
             Self::State(error) => return error.hint(),
             _ => return None,

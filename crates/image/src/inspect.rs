@@ -80,6 +80,8 @@ pub struct LayerData {
     pub path: PathBuf,
     /// Bytes of it, holes included.
     pub length: u64,
+    /// Its fs-verity digest, where the layer is whole.
+    pub verity: Option<String>,
     /// Digest of the blob that the layer came in, where one was named.
     pub blob: Option<String>,
 }
@@ -99,8 +101,11 @@ impl Images {
             variant: None,
         });
         let layer_data = image.layers.iter().map(|layer| {
-            let path = self.store.path(&Object::layer(parse(image, &layer.diff_id)?)).join("data");
-            Ok(LayerData { path, length: layer.data_length, blob: layer.blob_digest.clone() })
+            let diff_id = parse(image, &layer.diff_id)?;
+            let path = self.store.path(&Object::layer(diff_id)).join("data");
+            let facts = self.store.layer(&diff_id).ok().flatten().map(|layer| layer.facts);
+            let verity = facts.map(|facts| facts.data_verity.to_string());
+            Ok(LayerData { path, length: layer.data_length, verity, blob: layer.blob_digest.clone() })
         });
         Ok(Inspect {
             id: image.id.clone(),
@@ -136,7 +141,13 @@ impl Images {
         image_configuration(&what(image), &self.config_bytes(image)?)
     }
 
-    fn config_bytes(&self, image: &ImageRecord) -> Result<Vec<u8>> {
+    /// The labels of an image; none where its configuration cannot be read.
+    pub(crate) fn labels(&self, image: &ImageRecord) -> serde_json::Map<String, Value> {
+        let config = self.config_bytes(image).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        config.map(|config: Value| labels_in(&config)).unwrap_or_default()
+    }
+
+    pub(crate) fn config_bytes(&self, image: &ImageRecord) -> Result<Vec<u8>> {
         let bytes = self.store.read_blob(&parse(image, &image.id)?, CONFIG_BYTES)?;
         let problem = || "its configuration is missing".to_owned();
         bytes.ok_or_else(|| ImageError::Damaged { image: label(image), problem: problem() })
@@ -147,10 +158,23 @@ fn what(image: &ImageRecord) -> String {
     format!("configuration {}", image.id)
 }
 
+/// Labels of a configuration, as far as they are texts.
+fn labels_in(config: &Value) -> serde_json::Map<String, Value> {
+    let labels = config.get("config").and_then(|config| config.get("Labels")).and_then(Value::as_object);
+    labels.cloned().unwrap_or_default()
+}
+
+/// What an image was pulled as or pushed to; in a repository of which nothing is known, its own manifest.
 fn repo_digests(image: &ImageRecord) -> Vec<String> {
-    let Some(digest) = &image.manifest_digest else { return Vec::new() };
-    let names = image.names.iter().filter_map(|name| Reference::parse(name).ok());
-    let mut digests: Vec<_> = names.map(|r| familiar(&format!("{}@{digest}", r.repository())).to_owned()).collect();
-    digests.dedup();
-    digests
+    let mut digests = image.digests.clone();
+    for name in &image.names {
+        let Ok(reference) = Reference::parse(name) else { continue };
+        let repository = format!("{}@", reference.repository());
+        if let Some(digest) = &image.manifest_digest
+            && !digests.iter().any(|known| known.starts_with(&repository))
+        {
+            digests.push(format!("{repository}{digest}"));
+        }
+    }
+    digests.iter().map(|digest| familiar(digest).to_owned()).collect()
 }

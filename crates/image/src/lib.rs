@@ -45,21 +45,27 @@
 
 mod archive;
 mod catalogue;
+mod clock;
 mod compression;
 mod convert;
 mod docker;
 mod error;
+mod filter;
+mod history;
 mod inspect;
 pub mod limits;
 mod load;
 mod manifest;
 mod origin;
+mod pattern;
 mod plan;
 mod platform;
 mod progress;
+mod prune;
 
 mod root;
 mod source;
+mod usage;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -69,12 +75,16 @@ use store::Store;
 
 pub use catalogue::Removed;
 pub use error::ImageError;
+pub use filter::ListFilter;
+pub use history::HistoryEntry;
 pub use inspect::Inspect;
 pub use load::{LoadSource, Loaded};
 pub use platform::{Platform, PlatformError};
 pub use progress::{Event, Progress};
+pub use prune::{PruneRequest, Pruned};
 pub use registry::{Reference, ReferenceError, familiar};
 pub use root::{RootDevice, RootExtent};
+pub use usage::{Amount, ImageUsage, Usage};
 
 type Result<T, E = ImageError> = std::result::Result<T, E>;
 

@@ -91,15 +91,29 @@ impl State {
         self.write(Durability::Disk, |transaction| {
             let record = image_by_id(transaction, id)?;
             let record = record.ok_or_else(|| StateError::NoSuchImage { image: id.to_owned() })?;
-            let user = transaction
-                .query_row(
-                    "SELECT name, state FROM containers WHERE image = ?1 ORDER BY state = 'running' DESC LIMIT 1",
-                    [id],
-                    |row| Ok((row.get(0)?, row.get::<_, String>(1)? == "running")),
-                )
-                .optional()?;
-            if let Some((container, running)) = user {
+            if let Some((container, running)) = user_of(transaction, id)? {
                 return Err(StateError::ImageInUse { image: id.to_owned(), container, running }.into());
+            }
+            transaction.execute("DELETE FROM images WHERE id = ?1", [id])?;
+            Ok(record)
+        })
+    }
+
+    /// Removes an image and all its names, if no container was made from it and `may_go` says so of it as it is now.
+    /// `None` where it stays, or is gone already.
+    ///
+    /// # Errors
+    ///
+    /// Where the records fail.
+    pub fn remove_unused_image(
+        &self,
+        id: &str,
+        may_go: impl FnOnce(&ImageRecord) -> bool,
+    ) -> Result<Option<ImageRecord>> {
+        self.write(Durability::Disk, |transaction| {
+            let record = image_by_id(transaction, id)?.filter(may_go);
+            if record.is_none() || user_of(transaction, id)?.is_some() {
+                return Ok(None);
             }
             transaction.execute("DELETE FROM images WHERE id = ?1", [id])?;
             Ok(record)
@@ -168,6 +182,13 @@ impl State {
     pub fn images(&self) -> Result<Vec<ImageRecord>> {
         self.read(|transaction| many(transaction, &format!("{SELECT} ORDER BY loaded_at DESC, id"), []))
     }
+}
+
+/// A container that was made from the image, one that runs if there is one, and whether it does.
+fn user_of(transaction: &Transaction<'_>, id: &str) -> Result<Option<(String, bool)>, Failure> {
+    let query = "SELECT name, state FROM containers WHERE image = ?1 ORDER BY state = 'running' DESC LIMIT 1";
+    let user = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)? == "running"));
+    Ok(transaction.query_row(query, [id], user).optional()?)
 }
 
 fn set_name(transaction: &Transaction<'_>, name: &str, id: &str) -> Result<(), Failure> {

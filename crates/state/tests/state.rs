@@ -293,9 +293,12 @@ fn an_image_with_containers_stays() {
     state.insert_container(&container("aa", "boat")).unwrap();
     let used = state.remove_image(&record.id).unwrap_err();
     assert!(matches!(&used, StateError::ImageInUse { container, running: false, .. } if container == "boat"), "{used}");
+    assert_eq!(state.remove_unused_image(&record.id, |_| true).unwrap(), None);
     state.remove_container("aa").unwrap();
+    assert_eq!(state.remove_unused_image(&record.id, |now| now.names.is_empty()).unwrap(), None, "it has a name");
     assert_eq!(state.remove_image(&record.id).unwrap(), record);
     assert!(state.image_named("a:1").unwrap().is_none());
+    assert_eq!(state.remove_unused_image(&record.id, |_| true).unwrap(), None, "gone already");
     let gone = state.insert_container(&container("aa", "boat")).unwrap_err();
     assert!(matches!(gone, StateError::NoSuchImage { .. }), "{gone}");
 }
