@@ -1,6 +1,6 @@
 //! The command line under test.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -18,7 +18,10 @@ const DEADLINE: Duration = Duration::from_secs(240);
 /// A `coracle` with a home of its own.
 #[derive(Debug)]
 pub struct Coracle {
-    home: TempDir,
+    home: PathBuf,
+    environment: Vec<(OsString, OsString)>,
+    /// What removes the home in the end; none where the home is somebody else's.
+    _directory: Option<TempDir>,
 }
 
 /// What a shell sees of a command.
@@ -84,7 +87,21 @@ impl Coracle {
     /// If the temporary directory cannot be made.
     #[must_use]
     pub fn new() -> Self {
-        Self { home: TempDir::with_prefix("coracle-e2e-").expect("a temporary directory") }
+        let directory = TempDir::with_prefix("coracle-e2e-").expect("a temporary directory");
+        Self { home: directory.path().to_owned(), environment: Vec::new(), _directory: Some(directory) }
+    }
+
+    /// A home in a directory that somebody else looks after.
+    #[must_use]
+    pub fn at(home: &Path) -> Self {
+        Self { home: home.to_owned(), environment: Vec::new(), _directory: None }
+    }
+
+    /// The same with one more environment variable for every command.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
+        self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
     }
 
     /// A home that the tests of this process share, with the busybox fixture loaded as `busybox`.
@@ -101,7 +118,7 @@ impl Coracle {
     /// The path of the home.
     #[must_use]
     pub fn home(&self) -> &Path {
-        self.home.path()
+        &self.home
     }
 
     /// The binary: `$CORACLE_BIN`, or what `cargo xtask build` assembled.
@@ -116,6 +133,7 @@ impl Coracle {
         let mut command = Command::new(Self::binary());
         let accelerator = std::env::var("CORACLE_TEST_ACCEL").unwrap_or_else(|_| "emulated".into());
         command.args(arguments).env("CORACLE_HOME", self.home()).env("CORACLE_ACCEL", accelerator);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

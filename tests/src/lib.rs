@@ -5,11 +5,16 @@
 //! - [`fixtures`] are the images, built here with Debian's own tools (`cargo run -p e2e --bin fixtures`) and kept
 //!   under `target/fixtures`.
 //! - [`terminal`] drives the command line through a pseudo-terminal.
+//! - [`archives`] makes images byte by byte, [`disk`] is a file system that fails when it is told to, and
+//!   [`aftermath`] is what must be true after it did.
 //!
-//! The tests themselves are in `tests/e2e/`, one module for each promise. `cargo xtask test` runs the one binary
-//! twice: on emulation, and on KVM inside the lab.
+//! The tests themselves are in `tests/e2e/` and `tests/images/`, one module for each promise. `cargo xtask test` runs
+//! the first twice, on emulation and on KVM inside the lab; the second needs no machine.
 
+pub mod aftermath;
+pub mod archives;
 pub mod coracle;
+pub mod disk;
 pub mod fixtures;
 pub mod terminal;
 
