@@ -6,7 +6,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::AcceleratorChoice;
 
-use crate::run_flags::RunFlags;
+use crate::{
+    format::InspectFormat,
+    image_flags::{ImageInspectFlags, ImagesFlags, ListFlags, LoadFlags, RmiFlags, TagFlags},
+    run_flags::RunFlags,
+};
 
 /// OCI containers, each in a microVM of its own.
 #[derive(Debug, Parser)]
@@ -55,7 +59,7 @@ pub(crate) enum Command {
     Run(Box<RunFlags>),
     /// List containers
     Ps(PsFlags),
-    /// Show everything about containers, as JSON
+    /// Show everything about containers and images, as JSON
     Inspect(InspectFlags),
     /// Remove containers
     Rm(RmFlags),
@@ -63,6 +67,8 @@ pub(crate) enum Command {
     Load(LoadFlags),
     /// List images
     Images(ImagesFlags),
+    /// Give an image one more name
+    Tag(TagFlags),
     /// Remove images
     Rmi(RmiFlags),
     /// Manage images
@@ -77,23 +83,18 @@ pub(crate) enum Command {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Show everything about images, as JSON
-    Inspect(InspectFlags),
+    Inspect(ImageInspectFlags),
     /// Load images from an archive or an OCI layout
     Load(LoadFlags),
     /// List images
     #[command(visible_alias = "list")]
     Ls(ImagesFlags),
     /// Remove images
+    #[command(override_usage = "coracle image rm [OPTIONS] IMAGE...")]
     Rm(RmiFlags),
-}
-
-/// How a list is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    #[default]
-    Table,
-    /// One object a line
-    Json,
+    /// Give an image one more name
+    #[command(override_usage = "coracle image tag IMAGE[:TAG] NAME[:TAG]")]
+    Tag(TagFlags),
 }
 
 #[derive(Debug, Args)]
@@ -106,32 +107,27 @@ pub(crate) struct PsFlags {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct ImagesFlags {
-    #[command(flatten)]
-    pub(crate) list: ListFlags,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct ListFlags {
-    /// Only ids
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
-    /// Do not shorten anything
-    #[arg(long)]
-    pub(crate) no_trunc: bool,
-    /// How to write the list
-    #[arg(long, value_name = "FORMAT", default_value = "table", hide_default_value = true)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
+#[command(override_usage = "coracle inspect [OPTIONS] NAME...")]
 pub(crate) struct InspectFlags {
-    /// Names or ids
+    /// Names or ids of containers or images
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
+    /// json (one object a line), or a template, as in '{{.Id}}'
+    #[arg(short, long, value_name = "FORMAT")]
+    pub(crate) format: Option<InspectFormat>,
+    /// Look for nothing else
+    #[arg(long = "type", value_name = "TYPE")]
+    pub(crate) kind: Option<InspectKind>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InspectKind {
+    Container,
+    Image,
 }
 
 #[derive(Debug, Args)]
+#[command(override_usage = "coracle rm [OPTIONS] CONTAINER...")]
 pub(crate) struct RmFlags {
     /// End those that run
     #[arg(short, long)]
@@ -139,29 +135,6 @@ pub(crate) struct RmFlags {
     /// Names or ids
     #[arg(required = true, value_name = "CONTAINER")]
     pub(crate) containers: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RmiFlags {
-    /// Also images with several names
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Names or ids
-    #[arg(required = true, value_name = "IMAGE")]
-    pub(crate) images: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct LoadFlags {
-    /// An OCI layout directory, an archive of one, or of `docker save`; - is standard input
-    #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-", hide_default_value = true)]
-    pub(crate) input: PathBuf,
-    /// Take the image for this platform, as in linux/amd64
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<engine::image::Platform>,
-    /// No progress
-    #[arg(short, long)]
-    pub(crate) quiet: bool,
 }
 
 #[derive(Debug, Args)]

@@ -2,70 +2,77 @@
 
 use std::io::{self, Write as _};
 
-use engine::{ContainerRecord, ContainerState, Engine, containers, names::short_id, process::wall_clock_ns};
-use serde_json::{Value, json};
+use engine::{
+    ContainerRecord, ContainerState, Engine, StateError, containers, image::ImageError, names::short_id,
+    process::wall_clock_ns,
+};
+use serde_json::Value;
 
 use crate::{
-    command_line::{Format, PsFlags, RmFlags},
-    report, table,
+    command_line::{InspectFlags, InspectKind, PsFlags, RmFlags},
+    format::{self, Fields, ListFormat, Row},
+    image_flags::ListFlags,
+    images,
+    report::{self, Refusal},
+    table,
 };
 
 /// Longest command that a table shows.
 const COMMAND_LENGTH: usize = 20;
 
+const FIELDS: Fields = Fields(&[
+    ("ID", "CONTAINER ID"),
+    ("Image", "IMAGE"),
+    ("Command", "COMMAND"),
+    ("CreatedAt", "CREATED AT"),
+    ("RunningFor", "CREATED"),
+    ("State", "STATE"),
+    ("Status", "STATUS"),
+    ("Names", "NAMES"),
+    ("Ports", "PORTS"),
+    ("Labels", "LABELS"),
+    ("Mounts", "MOUNTS"),
+    ("Networks", "NETWORKS"),
+]);
+
 pub(crate) fn list(engine: &Engine, flags: &PsFlags) -> anyhow::Result<()> {
     let mut records = engine.containers()?;
     records.retain(|record| flags.all || record.state == ContainerState::Running);
+    let ListFlags { quiet, no_trunc, format } = &flags.list;
+    if *quiet && format.format == ListFormat::Table {
+        return format::to_stdout(|out| {
+            Ok(records.iter().try_for_each(|record| writeln!(out, "{}", shown_id(record, *no_trunc)))?)
+        });
+    }
     let now = wall_clock_ns();
-    let rows: Vec<Row> = records.iter().map(|record| Row::new(record, flags.list.no_trunc, now)).collect();
-    let mut out = io::stdout().lock();
-    if flags.list.quiet {
-        rows.iter().try_for_each(|row| writeln!(out, "{}", row.id))?;
-    } else if flags.list.format == Format::Json {
-        rows.iter().try_for_each(|row| writeln!(out, "{}", row.json()))?;
-    } else {
-        let header = ["CONTAINER ID", "IMAGE", "COMMAND", "CREATED", "STATUS", "NAMES"];
-        table::write(&mut out, &header, &rows.into_iter().map(Row::cells).collect::<Vec<_>>())?;
-    }
-    Ok(())
+    let rows: Vec<Row> = records.iter().map(|record| row(record, *no_trunc, now)).collect();
+    let columns = ["ID", "Image", "Command", "RunningFor", "Status", "Names"];
+    format::to_stdout(|mut out| format::write_list(&mut out, &format.format, FIELDS, &columns, &rows))
 }
 
-struct Row {
-    id: String,
-    image: String,
-    command: String,
-    created: String,
-    state: &'static str,
-    status: String,
-    name: String,
+fn shown_id(record: &ContainerRecord, whole: bool) -> &str {
+    if whole { &record.id } else { short_id(&record.id) }
 }
 
-impl Row {
-    fn new(record: &ContainerRecord, whole: bool, now: i64) -> Self {
-        let words = record.spec["resolved"]["argv"].as_array().cloned().unwrap_or_default();
-        let command = words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
-        let command = if whole { command } else { table::shorten(&command, COMMAND_LENGTH) };
-        Self {
-            id: if whole { record.id.clone() } else { short_id(&record.id).to_owned() },
-            image: record.image_ref.clone(),
-            command: format!("\"{}\"", command.escape_debug()),
-            created: format!("{} ago", table::since(record.created_at, now)),
-            state: record.state.as_str(),
-            status: status(record, now),
-            name: record.name.clone(),
-        }
-    }
-
-    fn json(&self) -> Value {
-        json!({
-            "ID": self.id, "Image": self.image, "Command": self.command, "RunningFor": self.created,
-            "State": self.state, "Status": self.status, "Names": self.name,
-        })
-    }
-
-    fn cells(self) -> Vec<String> {
-        vec![self.id, self.image, self.command, self.created, self.status, self.name]
-    }
+/// What there is none of yet (ports, labels, mounts, networks) is empty, as for a container that has none.
+fn row(record: &ContainerRecord, whole: bool, now: i64) -> Row {
+    let words = record.spec["resolved"]["argv"].as_array().cloned().unwrap_or_default();
+    let command = words.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" ");
+    let command = if whole { command } else { table::shorten(&command, COMMAND_LENGTH) };
+    Row::new([
+        ("ID", shown_id(record, whole).into()),
+        ("Image", record.image_ref.as_str().into()),
+        ("Command", format!("\"{}\"", command.escape_debug()).into()),
+        ("CreatedAt", table::local_time(record.created_at).into()),
+        ("RunningFor", format!("{} ago", table::since(record.created_at, now)).into()),
+        ("State", record.state.as_str().into()),
+        ("Status", status(record, now).into()),
+        ("Names", record.name.as_str().into()),
+        ("Ports", "".into()),
+        ("Labels", "".into()),
+        ("Mounts", "".into()),
+        ("Networks", "".into()),
+    ])
 }
 
 fn status(record: &ContainerRecord, now: i64) -> String {
@@ -79,24 +86,38 @@ fn status(record: &ContainerRecord, now: i64) -> String {
     }
 }
 
-pub(crate) fn inspect(engine: &Engine, names: &[String]) -> anyhow::Result<()> {
-    let found = names.iter().map(|name| Ok(containers::inspect(&engine.container(name)?)));
-    let found: Vec<Value> = found.collect::<anyhow::Result<_>>()?;
-    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&found)?)?;
-    Ok(())
+/// Shows all that there are, and complains about the others.
+pub(crate) fn inspect(engine: &Engine, flags: &InspectFlags) -> anyhow::Result<u8> {
+    let (found, code) = report::each(&flags.names, |name| match flags.kind {
+        Some(InspectKind::Container) => Ok(containers::inspect(&engine.container(name)?)),
+        Some(InspectKind::Image) => images::inspected(engine, name),
+        None => inspected(engine, name),
+    });
+    format::to_stdout(|mut out| format::write_things(&mut out, flags.format.as_ref(), &found))?;
+    Ok(code)
+}
+
+/// A container of that name, else an image.
+fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
+    match engine.container(name) {
+        Ok(record) => return Ok(containers::inspect(&record)),
+        Err(engine::Error::State(StateError::NoSuchContainer { .. })) => {}
+        Err(error) => return Err(error.into()),
+    }
+    images::inspected(engine, name).map_err(|error| match error.downcast_ref() {
+        Some(ImageError::NoSuchImage { .. }) => {
+            let hint = "`coracle ps -a` and `coracle images` list what there is";
+            Refusal::new(format!("no such container or image: {name}"), hint).into()
+        }
+        _ => error,
+    })
 }
 
 /// Removes all that can be removed, and complains about the others.
 pub(crate) fn remove(engine: &Engine, flags: &RmFlags) -> anyhow::Result<u8> {
-    let mut code = 0;
-    for name in &flags.containers {
-        match engine.remove_container(name, flags.force) {
-            Ok(()) => writeln!(io::stdout(), "{name}")?,
-            Err(error) => {
-                report::print(&error.into());
-                code = 1;
-            }
-        }
-    }
+    let (_, code) = report::each(&flags.containers, |name| {
+        engine.remove_container(name, flags.force)?;
+        Ok(writeln!(io::stdout(), "{name}")?)
+    });
     Ok(code)
 }

@@ -1,54 +1,89 @@
-//! `coracle images`, `rmi`, `image inspect`.
+//! `coracle images`, `tag`, `rmi`, `image inspect`.
 
 use std::io::{self, Write as _};
 
 use engine::{Engine, ImageRecord, image::familiar, names::short_id, process::wall_clock_ns, quantity::human_decimal};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
-    command_line::{Format, ListFlags, RmiFlags},
+    format::{self, Fields, ListFormat, Row},
+    image_flags::{ImageInspectFlags, ImagesFlags, ListFlags, RmiFlags, TagFlags},
     report, table,
 };
 
-/// What stands where an image has no name.
+/// What stands where there is nothing.
 const NONE: &str = "<none>";
 
-pub(crate) fn list(engine: &Engine, flags: &ListFlags) -> anyhow::Result<()> {
+/// What stands where nothing was counted.
+const NOT_COUNTED: &str = "N/A";
+
+const FIELDS: Fields = Fields(&[
+    ("ID", "IMAGE ID"),
+    ("Repository", "REPOSITORY"),
+    ("Tag", "TAG"),
+    ("Digest", "DIGEST"),
+    ("CreatedSince", "CREATED"),
+    ("CreatedAt", "CREATED AT"),
+    ("Size", "SIZE"),
+    ("VirtualSize", "VIRTUAL SIZE"),
+    ("SharedSize", "SHARED SIZE"),
+    ("UniqueSize", "UNIQUE SIZE"),
+    ("Containers", "CONTAINERS"),
+    ("Platform", "PLATFORM"),
+]);
+
+pub(crate) fn list(engine: &Engine, flags: &ImagesFlags) -> anyhow::Result<()> {
     let images = engine.images().list()?;
+    let ListFlags { quiet, no_trunc, format } = &flags.list;
+    if *quiet && format.format == ListFormat::Table {
+        return format::to_stdout(|out| {
+            Ok(images.iter().try_for_each(|image| writeln!(out, "{}", shown_id(&image.id, *no_trunc)))?)
+        });
+    }
     let now = wall_clock_ns();
-    let mut out = io::stdout().lock();
-    if flags.quiet {
-        for image in &images {
-            writeln!(out, "{}", shown_id(image, flags.no_trunc))?;
-        }
-        return Ok(());
-    }
-    let rows = images.iter().flat_map(|image| rows(image, flags.no_trunc, now));
-    if flags.format == Format::Json {
-        for [repository, tag, id, created, size] in rows {
-            let row = json!({ "Repository": repository, "Tag": tag, "ID": id, "CreatedSince": created, "Size": size });
-            writeln!(out, "{row}")?;
-        }
-        return Ok(());
-    }
-    let rows: Vec<_> = rows.map(Vec::from).collect();
-    table::write(&mut out, &["REPOSITORY", "TAG", "IMAGE ID", "CREATED", "SIZE"], &rows)?;
-    Ok(())
-}
-
-fn shown_id(image: &ImageRecord, whole: bool) -> String {
-    if whole { image.id.clone() } else { short_id(&image.id).to_owned() }
-}
-
-/// A row for each name of an image.
-fn rows(image: &ImageRecord, whole: bool, now: i64) -> Vec<[String; 5]> {
-    let row = |repository: &str, tag: &str| {
-        [repository.to_owned(), tag.to_owned(), shown_id(image, whole), created(image, now), human_decimal(image.size)]
+    let names = |image: &ImageRecord| names(&image.names, &image.digests, flags.digests);
+    let rows = images.iter().flat_map(|image| names(image).into_iter().map(|name| row(image, &name, *no_trunc, now)));
+    let rows: Vec<Row> = rows.collect();
+    let columns: &[&str] = if flags.digests {
+        &["Repository", "Tag", "Digest", "ID", "CreatedSince", "Size"]
+    } else {
+        &["Repository", "Tag", "ID", "CreatedSince", "Size"]
     };
-    if image.names.is_empty() {
-        return vec![row(NONE, NONE)];
+    format::to_stdout(|mut out| format::write_list(&mut out, &format.format, FIELDS, columns, &rows))
+}
+
+fn shown_id(id: &str, whole: bool) -> &str {
+    if whole { id } else { short_id(id) }
+}
+
+/// A repository, a tag and a digest under which an image is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Name {
+    repository: String,
+    tag: String,
+    digest: String,
+}
+
+/// What an image is known as, a row each; with `all_digests` one for each digest of a name.
+fn names(names: &[String], digests: &[String], all_digests: bool) -> Vec<Name> {
+    let digests: Vec<_> = digests.iter().filter_map(|text| familiar(text).split_once('@')).collect();
+    let tags: Vec<_> = names.iter().map(|name| split(familiar(name))).collect();
+    let tags_of = |of: &str| tags.iter().filter(move |(repository, _)| *repository == of).count();
+    let untagged = digests.iter().map(|(repository, _)| *repository).filter(|of| tags_of(of) == 0);
+    let mut known: Vec<_> = tags.iter().copied().chain(untagged.map(|repository| (repository, NONE))).collect();
+    known.dedup();
+    let name = |repository: &str, tag: &str, digest: &str| Name {
+        repository: repository.to_owned(),
+        tag: tag.to_owned(),
+        digest: digest.to_owned(),
+    };
+    let mut rows = Vec::new();
+    for (repository, tag) in known {
+        let mut of_it = digests.iter().filter(|(of, _)| *of == repository).map(|(_, digest)| *digest);
+        rows.push(name(repository, tag, of_it.next().unwrap_or(NONE)));
+        rows.extend(of_it.filter(|_| all_digests).map(|digest| name(repository, tag, digest)));
     }
-    image.names.iter().map(|name| split(familiar(name))).map(|(repository, tag)| row(repository, tag)).collect()
+    if rows.is_empty() { vec![name(NONE, NONE, NONE)] } else { rows }
 }
 
 /// A name's repository and tag. A colon before a slash belongs to a port.
@@ -62,42 +97,55 @@ fn split(name: &str) -> (&str, &str) {
     }
 }
 
-fn created(image: &ImageRecord, now: i64) -> String {
-    let moment = image.created.as_deref().and_then(|text| text.parse::<jiff::Timestamp>().ok());
-    match moment.and_then(|moment| i64::try_from(moment.as_nanosecond()).ok()) {
-        Some(moment) => format!("{} ago", table::since(moment, now)),
-        None => "N/A".to_owned(),
-    }
+fn row(image: &ImageRecord, name: &Name, whole: bool, now: i64) -> Row {
+    let created = image.created.as_deref().and_then(table::moment);
+    Row::new([
+        ("ID", shown_id(&image.id, whole).into()),
+        ("Repository", name.repository.as_str().into()),
+        ("Tag", name.tag.as_str().into()),
+        ("Digest", name.digest.as_str().into()),
+        ("CreatedSince", created.map_or(NOT_COUNTED.to_owned(), |at| format!("{} ago", table::since(at, now))).into()),
+        ("CreatedAt", created.map_or(NOT_COUNTED.to_owned(), table::local_time).into()),
+        ("Size", human_decimal(image.size).into()),
+        ("VirtualSize", human_decimal(image.size).into()),
+        ("SharedSize", NOT_COUNTED.into()),
+        ("UniqueSize", NOT_COUNTED.into()),
+        ("Containers", NOT_COUNTED.into()),
+        ("Platform", image.platform.as_str().into()),
+    ])
 }
 
-pub(crate) fn inspect(engine: &Engine, names: &[String]) -> anyhow::Result<()> {
+/// Shows all that there are, and complains about the others.
+pub(crate) fn inspect(engine: &Engine, flags: &ImageInspectFlags) -> anyhow::Result<u8> {
+    let (found, code) = report::each(&flags.names, |name| inspected(engine, name));
+    format::to_stdout(|mut out| format::write_things(&mut out, flags.format.as_ref(), &found))?;
+    Ok(code)
+}
+
+/// An image as `image inspect` shows it.
+pub(crate) fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
     let images = engine.images();
-    let found = names.iter().map(|name| Ok(serde_json::to_value(images.inspect(&images.resolve(name)?)?)?));
-    let found: Vec<Value> = found.collect::<anyhow::Result<_>>()?;
-    writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&found)?)?;
+    Ok(serde_json::to_value(images.inspect(&images.resolve(name)?)?)?)
+}
+
+pub(crate) fn tag(engine: &Engine, flags: &TagFlags) -> anyhow::Result<()> {
+    engine.images().tag(&flags.source, &flags.target)?;
     Ok(())
 }
 
 /// Removes all that can be removed, and complains about the others.
 pub(crate) fn remove(engine: &Engine, flags: &RmiFlags) -> anyhow::Result<u8> {
-    let mut code = 0;
     let mut out = io::stdout().lock();
-    for name in &flags.images {
-        match engine.images().remove(name, flags.force) {
-            Ok(removed) => {
-                for name in &removed.untagged {
-                    writeln!(out, "Untagged: {}", familiar(name))?;
-                }
-                if let Some(id) = &removed.deleted {
-                    writeln!(out, "Deleted: {id}")?;
-                }
-            }
-            Err(error) => {
-                report::print(&error.into());
-                code = 1;
-            }
+    let (_, code) = report::each(&flags.images, |name| {
+        let removed = engine.images().remove(name, flags.force)?;
+        for name in &removed.untagged {
+            writeln!(out, "Untagged: {}", familiar(name))?;
         }
-    }
+        if let Some(id) = &removed.deleted {
+            writeln!(out, "Deleted: {id}")?;
+        }
+        Ok(())
+    });
     Ok(code)
 }
 
@@ -111,5 +159,22 @@ mod tests {
         assert_eq!(split("host:5000/a/b:1"), ("host:5000/a/b", "1"));
         assert_eq!(split("host:5000/a/b"), ("host:5000/a/b", NONE));
         assert_eq!(split("a@sha256:00"), ("a", NONE));
+    }
+
+    #[test]
+    fn rows_of_an_image() {
+        let rows = |tags: &[&str], digests: &[&str], all: bool| {
+            let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+            let rows = names(&own(tags), &own(digests), all);
+            rows.iter().map(|n| format!("{} {} {}", n.repository, n.tag, n.digest)).collect::<Vec<_>>()
+        };
+        assert_eq!(rows(&[], &[], true), ["<none> <none> <none>"]);
+        let tags = ["docker.io/library/a:1", "docker.io/library/a:2", "localhost:5000/b:1"];
+        let digests = ["docker.io/library/a@sha256:11", "docker.io/library/a@sha256:22", "other.io/c@sha256:33"];
+        assert_eq!(
+            rows(&tags, &digests, false),
+            ["a 1 sha256:11", "a 2 sha256:11", "localhost:5000/b 1 <none>", "other.io/c <none> sha256:33"]
+        );
+        assert_eq!(rows(&tags[..1], &digests, true), ["a 1 sha256:11", "a 1 sha256:22", "other.io/c <none> sha256:33"]);
     }
 }

@@ -1,9 +1,11 @@
 //! `coracle`: the command line. Flags become a request to the engine; what comes back becomes text, streams and an
 //! exit code. Nothing is decided here that another front end would have to decide too.
 //!
-//! - [`command_line`] and [`run_flags`] are the flags, [`resolve`] turns them into a request.
+//! - [`command_line`], [`run_flags`] and [`image_flags`] are the flags, [`resolve`] turns them into a request.
 //! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
-//! - [`images`], [`containers`], [`load`], [`doctor`] are the other commands, [`table`] their lists.
+//! - [`images`], [`containers`], [`load`], [`doctor`] are the other commands.
+//! - [`format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
+//!   far they have got.
 //! - [`report`] is the only place that prints errors.
 //!
 //! The same program is a container's keeper when its first argument says so; that way round the flags are never
@@ -13,13 +15,17 @@ mod attach;
 mod command_line;
 mod containers;
 mod doctor;
+mod format;
+mod image_flags;
 mod images;
 mod load;
+mod progress;
 mod report;
 mod resolve;
 mod run;
 mod run_flags;
 mod table;
+mod template;
 mod terminal;
 
 use std::{
@@ -77,13 +83,14 @@ fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {
         Command::Doctor(flags) => return doctor::doctor(&Place::find(&global)?, &flags),
         Command::Version => version(),
         Command::Load(flags) | Command::Image(ImageCommand::Load(flags)) => load::load(&open(&global)?, &flags)?,
-        Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => images::list(&open(&global)?, &flags.list)?,
+        Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => images::list(&open(&global)?, &flags)?,
         Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
             return images::remove(&open(&global)?, &flags);
         }
-        Command::Image(ImageCommand::Inspect(flags)) => images::inspect(&open(&global)?, &flags.names)?,
+        Command::Tag(flags) | Command::Image(ImageCommand::Tag(flags)) => images::tag(&open(&global)?, &flags)?,
+        Command::Image(ImageCommand::Inspect(flags)) => return images::inspect(&open(&global)?, &flags),
         Command::Ps(flags) => containers::list(&open(&global)?, &flags)?,
-        Command::Inspect(flags) => containers::inspect(&open(&global)?, &flags.names)?,
+        Command::Inspect(flags) => return containers::inspect(&open(&global)?, &flags),
         Command::Rm(flags) => return containers::remove(&open(&global)?, &flags),
     }
     Ok(0)

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use crate::table::visible;
+
 /// Exit code of a container that could not be run, as Docker has it.
 pub(crate) const NOT_RUN: u8 = 125;
 
@@ -16,12 +18,45 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// The lines that tell of an error.
+/// Something that this command itself does not do, and what its user can do instead.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refusal {
+    message: String,
+    hint: String,
+}
+
+impl Refusal {
+    pub(crate) fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+}
+
+/// Does something to each of several things: what came of those where it worked, and the exit code. The others are
+/// complained about.
+pub(crate) fn each<T>(names: &[String], mut act: impl FnMut(&str) -> anyhow::Result<T>) -> (Vec<T>, u8) {
+    let mut done = Vec::new();
+    let mut code = 0;
+    for name in names {
+        match act(name) {
+            Ok(result) => done.push(result),
+            // Whoever read our output has seen enough.
+            Err(error) if is_broken_pipe(&error) => return (done, BROKEN_PIPE),
+            Err(error) => {
+                print(&error);
+                code = FAILED;
+            }
+        }
+    }
+    (done, code)
+}
+
+/// The lines that tell of an error. What comes from registries and archives cannot steer the terminal.
 pub(crate) fn lines(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for (depth, cause) in error.chain().enumerate() {
         text.push_str(if depth == 0 { "coracle: " } else { "  caused by: " });
-        text.push_str(&cause.to_string());
+        text.push_str(&cause.to_string().lines().map(visible).collect::<Vec<_>>().join("\n    "));
         text.push('\n');
     }
     if let Some(hint) = hint(error) {
@@ -35,8 +70,10 @@ pub(crate) fn lines(error: &anyhow::Error) -> String {
 /// The first hint that an error of the chain has to give.
 fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        let of_engine = cause.downcast_ref::<engine::Error>().and_then(engine::Error::hint);
-        of_engine.or_else(|| cause.downcast_ref::<engine::image::ImageError>()?.hint())
+        let of_engine = || cause.downcast_ref::<engine::Error>()?.hint();
+        let of_image = || cause.downcast_ref::<engine::image::ImageError>()?.hint();
+        let own = || Some(cause.downcast_ref::<Refusal>()?.hint.clone());
+        of_engine().or_else(of_image).or_else(own)
     })
 }
 

@@ -2,21 +2,39 @@
 
 use std::io::{self, Write};
 
-/// Columns are as wide as their widest cell, three spaces apart; the last is not padded.
+/// Columns are as wide as their widest cell, three spaces apart; the last is not padded. Control characters, which
+/// names and histories of images may hold, are written as escapes, so that none reaches the terminal.
 pub(crate) fn write(out: &mut impl Write, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
-    let header: Vec<String> = header.iter().map(|cell| (*cell).to_owned()).collect();
-    let width = |column: usize| {
-        std::iter::once(&header).chain(rows).filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
-    };
-    let widths: Vec<usize> = (0..header.len()).map(|column| width(column).unwrap_or(0)).collect();
-    for row in std::iter::once(&header).chain(rows) {
+    let header = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let visible = |row: &Vec<String>| row.iter().map(|cell| visible(cell)).collect();
+    let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().map(visible)).collect();
+    let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
+    let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+    for cells in &lines {
         let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
+        for (cell, width) in cells.iter().zip(&widths) {
             line.push_str(&format!("{cell:<width$}   "));
         }
         writeln!(out, "{}", line.trim_end())?;
     }
     Ok(())
+}
+
+/// `text` with its control characters as escapes.
+pub(crate) fn visible(text: &str) -> String {
+    if !text.chars().any(char::is_control) {
+        return text.to_owned();
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for character in text.chars() {
+        if character.is_control() {
+            shown.extend(character.escape_default());
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
 }
 
 /// Seconds as people say them.
@@ -40,6 +58,19 @@ pub(crate) fn duration(seconds: u64) -> String {
 /// How long before `now` a moment was; both in nanoseconds since 1970.
 pub(crate) fn since(moment: i64, now: i64) -> String {
     duration(u64::try_from(now.saturating_sub(moment)).unwrap_or(0) / 1_000_000_000)
+}
+
+/// A moment as RFC 3339 has it, in nanoseconds since 1970.
+pub(crate) fn moment(text: &str) -> Option<i64> {
+    i64::try_from(text.parse::<jiff::Timestamp>().ok()?.as_nanosecond()).ok()
+}
+
+/// A moment as Docker writes it, in this place's time: `2026-11-23 21:09:00 +0000 UTC`.
+pub(crate) fn local_time(moment: i64) -> String {
+    jiff::Timestamp::from_nanosecond(i128::from(moment)).map_or_else(
+        |_| "N/A".to_owned(),
+        |time| time.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S %z %Z").to_string(),
+    )
 }
 
 /// `text` in at most `length` characters.

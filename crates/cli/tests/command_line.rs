@@ -38,7 +38,10 @@ fn help() {
         ("ps.txt", &["ps", "--help"]),
         ("rm.txt", &["rm", "--help"]),
         ("rmi.txt", &["rmi", "--help"]),
+        ("inspect.txt", &["inspect", "--help"]),
+        ("tag.txt", &["tag", "--help"]),
         ("image.txt", &["image", "--help"]),
+        ("image-rm.txt", &["image", "rm", "--help"]),
         ("doctor.txt", &["doctor", "--help"]),
     ] {
         let out = coracle(home.path(), arguments);
@@ -102,7 +105,14 @@ fn other_errors() {
         (&["inspect", "nobody"], 1),
         (&["image", "inspect", "no-such-image"], 1),
         (&["load", "-i", "/no/such/archive.tar"], 1),
+        (&["inspect", "--type", "image", "no-such-image"], 1),
+        (&["tag", "no-such-image", "b"], 1),
         (&["images", "--format", "xml"], 2),
+        (&["images", "--format", "{{.ID"], 2),
+        (&["images", "--format", "table {{frob .ID}}"], 2),
+        (&["image", "inspect", "--format", "plain", "a"], 2),
+        (&["rm"], 2),
+        (&["tag", "a"], 2),
         (&["sail"], 2),
     ] {
         let out = coracle(home.path(), arguments);
@@ -118,7 +128,9 @@ fn empty_home_has_empty_lists() {
     let list = |arguments: &[&str]| text(&coracle(home.path(), arguments).stdout).to_owned();
     assert_eq!(list(&["images"]), "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n");
     assert_eq!(list(&["ps", "-a"]), "CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   NAMES\n");
-    for quiet in [["images", "-q"], ["ps", "-q"]] {
+    assert_eq!(list(&["images", "--digests"]), "REPOSITORY   TAG   DIGEST   IMAGE ID   CREATED   SIZE\n");
+    assert_eq!(list(&["images", "--format", r"table {{.ID}}\t{{upper .Tag}}"]), "IMAGE ID   TAG\n");
+    for quiet in [["images", "-q"], ["ps", "-q"], ["ps", "--format={{.ID}}"], ["images", "--format=json"]] {
         assert_eq!(list(&quiet), "");
     }
 }

@@ -78,7 +78,7 @@ pub use crate::{
 };
 pub use image;
 pub use protocol::{TerminalSize, VERSION as GUEST_PROTOCOL_VERSION};
-pub use state::{ContainerRecord, ContainerState, ImageRecord};
+pub use state::{ContainerRecord, ContainerState, ImageRecord, StateError};
 
 /// The engine over one home.
 pub struct Engine {
