@@ -56,14 +56,13 @@ pub(crate) struct Header<'a> {
 impl<'a> Header<'a> {
     /// Takes a block for a header; `None` if its checksum says otherwise.
     pub(crate) fn new(block: &'a [u8; BLOCK]) -> Option<Self> {
-        let field = CHECKSUM..CHECKSUM + 8;
-        let sum = |value: fn(u8) -> i64| -> i64 {
-            let of_byte = |(at, &byte): (usize, &u8)| value(if field.contains(&at) { b' ' } else { byte });
-            block.iter().enumerate().map(of_byte).sum()
-        };
-        let stored = number(&block[field.clone()])?;
+        let field = &block[CHECKSUM..CHECKSUM + 8];
+        let stored = number(field)?;
+        let sum = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte)).sum::<i64>();
+        let unsigned = sum(block) - sum(field) + 8 * i64::from(b' ');
         // Some old writers summed signed bytes; every reader takes both.
-        if stored != sum(i64::from) && stored != sum(|byte| i64::from(byte.cast_signed())) {
+        let high_bytes = |bytes: &[u8]| bytes.iter().map(|&byte| i64::from(byte >> 7)).sum::<i64>();
+        if stored != unsigned && stored != unsigned - 256 * (high_bytes(block) - high_bytes(field)) {
             return None;
         }
         let dialect = match (&block[MAGIC..MAGIC + 6], &block[STAR_TRAILER..]) {
