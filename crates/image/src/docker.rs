@@ -102,16 +102,17 @@ fn plan_entry(origin: &Origin, entry: &Entry) -> Result<ImagePlan> {
         return Err(ImageError::TooLarge { what: MANIFEST.into(), limit: LAYERS as u64, unit: "layers" });
     }
     check_count(&what, layers.len(), configuration.diff_ids.len())?;
-    let image = label(&names, &config_digest);
+    let image = label(names.first(), &config_digest);
     let plan = |(index, (name, diff_id)): (usize, (&String, &Digest))| {
         let what = layer_label(index, &image, diff_id);
         let section = origin.section(name)?.ok_or_else(|| origin.missing(&what))?;
         let blob = promised_digest(name);
-        Ok(LayerPlan { what, diff_id: *diff_id, blob, media_type: None, source: Source::Section(section) })
+        Ok(LayerPlan { index, what, diff_id: *diff_id, blob, media_type: None, source: Source::Section(section) })
     };
     let layers = layers.iter().zip(&configuration.diff_ids).enumerate().map(plan).collect::<Result<_>>()?;
     Ok(ImagePlan {
         names,
+        digests: Vec::new(),
         manifest: None,
         config_digest,
         config,

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use registry::RegistryError;
 use store::Digest;
 
 /// An error about images.
@@ -16,6 +17,14 @@ pub enum ImageError {
         origin: String,
         /// Why.
         source: io::Error,
+    },
+    /// A registry does not give it, or not take it.
+    #[error("cannot transfer {what}")]
+    Transfer {
+        /// What was asked for.
+        what: String,
+        /// Why.
+        source: Box<RegistryError>,
     },
     /// The file is no archive.
     #[error("{origin} is not an image archive: {problem}")]
@@ -172,6 +181,12 @@ pub enum ImageError {
     /// A name is no name.
     #[error(transparent)]
     Reference(#[from] crate::ReferenceError),
+    /// Whoever takes an archive that is saved takes no more of it.
+    #[error("cannot write the archive")]
+    Archive {
+        /// Why.
+        source: io::Error,
+    },
     /// A pattern for names is no pattern.
     #[error("{text:?} is not a pattern for names")]
     Pattern {
@@ -238,6 +253,7 @@ impl ImageError {
             Self::Pattern { .. } => {
                 "`*` and `?` stand for characters, `[a-z]` for one of several, `\\` before one for itself"
             }
+            Self::Transfer { source, .. } => return source.hint(),
             Self::Store(error) => return error.hint(),
             Self::State(error) => return error.hint(),
             _ => return None,
@@ -245,8 +261,16 @@ impl ImageError {
         Some(hint.to_owned())
     }
 
+    /// What reading `origin` said; a registry's own words, where it was one that was read from.
     pub(crate) fn read(origin: &str, source: io::Error) -> Self {
-        Self::Read { origin: origin.to_owned(), source }
+        match source.downcast::<RegistryError>() {
+            Ok(source) => Self::transfer(origin, source),
+            Err(source) => Self::Read { origin: origin.to_owned(), source },
+        }
+    }
+
+    pub(crate) fn transfer(what: &str, source: RegistryError) -> Self {
+        Self::Transfer { what: what.to_owned(), source: Box::new(source) }
     }
 
     pub(crate) fn no_such_file(path: &Path, source: io::Error) -> Self {

@@ -56,16 +56,24 @@ mod inspect;
 pub mod limits;
 mod load;
 mod manifest;
+mod options;
 mod origin;
 mod pattern;
+mod pipeline;
 mod plan;
 mod platform;
 mod progress;
 mod prune;
 
+mod pull;
+mod push;
+mod rebuild;
+mod remote;
 mod root;
+mod save;
 mod source;
 mod usage;
+mod workers;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -79,9 +87,12 @@ pub use filter::ListFilter;
 pub use history::HistoryEntry;
 pub use inspect::Inspect;
 pub use load::{LoadSource, Loaded};
+pub use options::Options;
 pub use platform::{Platform, PlatformError};
 pub use progress::{Event, Progress};
 pub use prune::{PruneRequest, Pruned};
+pub use pull::Pulled;
+pub use push::Pushed;
 pub use registry::{Reference, ReferenceError, familiar};
 pub use root::{RootDevice, RootExtent};
 pub use usage::{Amount, ImageUsage, Usage};
@@ -93,6 +104,7 @@ type Result<T, E = ImageError> = std::result::Result<T, E>;
 pub struct Images {
     store: Store,
     state: Arc<State>,
+    options: Options,
 }
 
 impl Images {
@@ -110,7 +122,13 @@ impl Images {
     /// The images of a store and records that are open already.
     #[must_use]
     pub fn new(store: Store, state: Arc<State>) -> Self {
-        Self { store, state }
+        Self { store, state, options: Options::default() }
+    }
+
+    /// The same images, handled as `options` say.
+    #[must_use]
+    pub fn with_options(self, options: Options) -> Self {
+        Self { options, ..self }
     }
 
     /// The store.

@@ -3,14 +3,16 @@
 use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use state::{ImageRecord, LayerRecord};
 use store::{LayerFiles, Lease};
 
-use crate::convert::convert;
+use crate::convert::Converter;
 use crate::origin::Origin;
 use crate::plan::{ImagePlan, LayerPlan, plan};
+use crate::workers::in_parallel;
 use crate::{Event, Images, Platform, Progress, Result};
 
 /// What to load from.
@@ -77,14 +79,11 @@ impl Images {
         plans.into_iter().map(|plan| self.load_image(lease, plan, progress)).collect()
     }
 
-    fn load_image(&self, lease: &Lease, plan: ImagePlan, progress: &dyn Progress) -> Result<Loaded> {
+    pub(crate) fn load_image(&self, lease: &Lease, plan: ImagePlan, progress: &dyn Progress) -> Result<Loaded> {
         let label = plan.label();
         let bytes = plan.layers.iter().map(|l| l.source.length()).sum();
         progress.event(Event::Image { name: &label, layers: plan.layers.len(), bytes });
-        let mut layers = Vec::with_capacity(plan.layers.len());
-        for index in 0..plan.layers.len() {
-            layers.push(self.load_layer(lease, &plan, index, progress)?);
-        }
+        let layers = self.load_layers(lease, &plan, progress)?;
         progress.event(Event::Assembling);
         let root = self.assemble(&label, &layers, lease)?;
         self.ingest(lease, &plan.config_digest, &plan.config)?;
@@ -94,7 +93,7 @@ impl Images {
         let record = ImageRecord {
             id: plan.config_digest.to_string(),
             names: plan.names,
-            digests: Vec::new(),
+            digests: plan.digests,
             manifest_digest: plan.manifest.as_ref().map(|(digest, _)| digest.to_string()),
             layers: plan.layers.iter().zip(&layers).map(|(plan, files)| layer_record(plan, files)).collect(),
             platform: plan.platform.to_string(),
@@ -108,14 +107,11 @@ impl Images {
         Ok(Loaded { names: record.names, id: record.id })
     }
 
-    fn load_layer(&self, lease: &Lease, plan: &ImagePlan, index: usize, progress: &dyn Progress) -> Result<LayerFiles> {
-        let layer = &plan.layers[index];
-        let total = layer.source.length();
-        progress.event(Event::LayerStarted { index, digest: &layer.diff_id.to_string(), total });
-        let on_bytes = |done| progress.event(Event::LayerBytes { index, done, total });
-        let (files, converted) = convert(&self.store, lease, layer, &on_bytes)?;
-        progress.event(Event::LayerDone { index, shared: !converted });
-        Ok(files)
+    /// Puts all layers into the store, several at once, begun from the bottom.
+    fn load_layers(&self, lease: &Lease, plan: &ImagePlan, progress: &dyn Progress) -> Result<Vec<LayerFiles>> {
+        let cancel = AtomicBool::new(false);
+        let converter = Converter { store: &self.store, lease, options: &self.options, cancel: &cancel, progress };
+        in_parallel(self.options.parallel_layers, &plan.layers, &cancel, |layer| load_layer(&converter, layer))
     }
 
     fn ingest(&self, lease: &Lease, digest: &store::Digest, mut bytes: &[u8]) -> Result<()> {
@@ -123,6 +119,15 @@ impl Images {
         self.store.ingest_blob(lease, &mut bytes, Some(digest), Some(size))?;
         Ok(())
     }
+}
+
+fn load_layer(converter: &Converter<'_>, layer: &LayerPlan) -> Result<LayerFiles> {
+    let (index, total) = (layer.index, layer.source.length());
+    let digest = layer.blob.unwrap_or(layer.diff_id).to_string();
+    converter.progress.event(Event::LayerStarted { index, digest: &digest, total });
+    let (files, converted) = converter.layer(layer)?;
+    converter.progress.event(Event::LayerDone { index, shared: !converted });
+    Ok(files)
 }
 
 fn layer_record(plan: &LayerPlan, files: &LayerFiles) -> LayerRecord {

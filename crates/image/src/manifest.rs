@@ -16,8 +16,9 @@ use crate::{ImageError, Platform, Result};
 
 const INDEX_TYPES: [&str; 2] =
     ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
-const MANIFEST_TYPES: [&str; 2] =
-    ["application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json"];
+/// What a manifest is that is written here.
+pub(crate) const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+const MANIFEST_TYPES: [&str; 2] = [MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json"];
 const CONFIG_TYPES: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
@@ -109,6 +110,12 @@ impl Document {
             _ => Err(ImageError::malformed(what, "it has neither manifests nor a configuration")),
         }
     }
+}
+
+/// What a manifest calls itself. Those that do not are OCI's (image-spec, `manifest.md`, "mediaType").
+pub(crate) fn media_type(what: &str, bytes: &[u8]) -> Result<String> {
+    let raw: RawDocument = json(what, bytes)?;
+    Ok(raw.media_type.unwrap_or_else(|| MANIFEST_TYPE.to_owned()))
 }
 
 impl RawDescriptor {

@@ -17,6 +17,8 @@ const REF_NAME: &str = "org.opencontainers.image.ref.name";
 pub(crate) struct ImagePlan {
     /// Complete names, sorted.
     pub(crate) names: Vec<String>,
+    /// Repositories with the digest that they have it under.
+    pub(crate) digests: Vec<String>,
     pub(crate) manifest: Option<(Digest, Vec<u8>)>,
     pub(crate) config_digest: Digest,
     pub(crate) config: Vec<u8>,
@@ -29,6 +31,8 @@ pub(crate) struct ImagePlan {
 /// A layer, and where its blob is.
 #[derive(Debug)]
 pub(crate) struct LayerPlan {
+    /// Which of its image's, from 0 at the bottom.
+    pub(crate) index: usize,
     /// Names it in errors: `layer 3 of busybox:latest (sha256:…)`.
     pub(crate) what: String,
     pub(crate) diff_id: Digest,
@@ -42,7 +46,7 @@ pub(crate) struct LayerPlan {
 impl ImagePlan {
     /// What people call it.
     pub(crate) fn label(&self) -> String {
-        label(&self.names, &self.config_digest)
+        label(self.names.first().or(self.digests.first()), &self.config_digest)
     }
 
     /// Lets errors about its layers say whose they are.
@@ -54,8 +58,8 @@ impl ImagePlan {
     }
 }
 
-pub(crate) fn label(names: &[String], id: &Digest) -> String {
-    names.first().map_or_else(|| id.to_string(), |name| familiar(name).to_owned())
+pub(crate) fn label(name: Option<&String>, id: &Digest) -> String {
+    name.map_or_else(|| id.to_string(), |name| familiar(name).to_owned())
 }
 
 /// Finds the images for the platform `wanted`.
@@ -237,11 +241,12 @@ impl Search<'_> {
             check_type(&what, &layer.media_type)?;
             let source = self.documents.layer(layer, &what)?;
             let media_type = Some(layer.media_type.clone()).filter(|t| !t.is_empty());
-            Ok(LayerPlan { what, diff_id: *diff_id, blob: Some(layer.digest), media_type, source })
+            Ok(LayerPlan { index, what, diff_id: *diff_id, blob: Some(layer.digest), media_type, source })
         };
         let layers = layers.iter().zip(&configuration.diff_ids).enumerate().map(plan).collect::<Result<_>>()?;
         Ok(Some(ImagePlan {
             names: Vec::new(),
+            digests: Vec::new(),
             manifest: Some(manifest),
             config_digest: config.digest,
             config: bytes,
