@@ -1,7 +1,9 @@
 //! `cargo xtask bench`: the figures of the README, as ratios of commands timed in turn in one run.
 
+mod debian;
 mod image;
 mod paired;
+mod registry;
 mod start;
 
 use anyhow::Result;
@@ -27,7 +29,7 @@ enum Bench {
         #[arg(long, hide = true)]
         inside: bool,
     },
-    /// Conversion of a 500 MiB layer.
+    /// Conversion of a 500 MiB layer; loading and pulling of a Debian image, next to those who unpack.
     Image,
 }
 
@@ -39,6 +41,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
     build::provide("release")?;
     match arguments.bench {
         Bench::Start { .. } => start::run(arguments.rounds),
-        Bench::Image => image::run(arguments.rounds),
+        Bench::Image => {
+            image::run(arguments.rounds)?;
+            debian::run(arguments.rounds)
+        }
     }
 }
