@@ -1,7 +1,51 @@
 //! The user's credentials, kept where docker and podman keep them.
+//!
+//! # Files
+//!
+//! Read in this order; the first that has credentials for a registry decides:
+//!
+//! 1. `$REGISTRY_AUTH_FILE`
+//! 2. `$XDG_RUNTIME_DIR/containers/auth.json`
+//! 3. `$XDG_CONFIG_HOME/containers/auth.json`, or `~/.config/containers/auth.json`
+//! 4. `$DOCKER_CONFIG/config.json`, or `~/.docker/config.json`
+//!
+//! Written is the first if it is set, else the last: the file that docker's users have. It is replaced in one step,
+//! with what else is in it as it was; its directory is made with mode 0700, the file with 0600.
+//!
+//! # Format
+//!
+//! docker's `config.json`, of which podman's `auth.json` is a part (containers-auth.json(5)):
+//!
+//! ```json
+//! {
+//!   "auths": {
+//!     "https://index.docker.io/v1/": { "auth": "base64 of user:password" },
+//!     "registry.example:5000": { "auth": "…", "identitytoken": "for OAuth2" },
+//!     "registry.example:5000/team/app": { "auth": "for this repository and those below it" }
+//!   },
+//!   "credHelpers": { "registry.example": "pass" },
+//!   "credsStore": "secretservice"
+//! }
+//! ```
+//!
+//! `credHelpers` and `credsStore` name programs `docker-credential-<name>`; they are asked before `auths`. A key of
+//! `auths` may have `https://` before it and `/v1/` after it, as old dockers wrote them. Docker Hub's key is
+//! `https://index.docker.io/v1/`.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
+
+use crate::environment::{absolute, config_directory};
+
+mod document;
+mod file;
+mod helper;
+
+use document::Document;
+
+/// The key of Docker Hub.
+const HUB: &str = "https://index.docker.io/v1/";
 
 /// A failure to read or keep credentials.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +67,7 @@ pub enum CredentialsError {
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with it. Shows nothing that is secret.
         problem: String,
     },
     /// A program that keeps credentials fails.
@@ -34,12 +78,35 @@ pub enum CredentialsError {
         /// What is wrong.
         problem: String,
     },
+    /// There is no file to keep them in: neither `$REGISTRY_AUTH_FILE`, `$DOCKER_CONFIG` nor `$HOME` is set.
+    #[error("there is no place to keep credentials: neither REGISTRY_AUTH_FILE, DOCKER_CONFIG nor HOME is set")]
+    NoPlace,
 }
 
-/// Where credentials are kept.
+/// Credentials for one registry. `Debug` shows none of it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) enum Secret {
+    /// For Basic, and for asking for tokens.
+    Password { user: String, password: String },
+    /// A refresh token of OAuth2.
+    Identity(String),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password { .. } => "Password(…)",
+            Self::Identity(_) => "Identity(…)",
+        })
+    }
+}
+
+/// Where credentials are kept. Nothing is read before a registry asks for them.
 #[derive(Debug, Clone, Default)]
 pub struct Credentials {
     files: Vec<PathBuf>,
+    written: Option<PathBuf>,
+    helpers: Option<PathBuf>,
 }
 
 /// What credentials were kept in.
@@ -49,6 +116,15 @@ pub enum Kept {
     File(PathBuf),
     /// The program `docker-credential-<name>`.
     Helper(String),
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Helper(name) => write!(f, "docker-credential-{name}"),
+        }
+    }
 }
 
 impl Credentials {
@@ -61,26 +137,96 @@ impl Credentials {
     /// Those of the user whose process this is.
     #[must_use]
     pub fn from_environment() -> Self {
-        Self::default()
+        let docker = absolute("DOCKER_CONFIG").or_else(|| absolute("HOME").map(|home| home.join(".docker")));
+        let docker = docker.map(|directory| directory.join("config.json"));
+        let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let containers = [absolute("XDG_RUNTIME_DIR"), config_directory()];
+        let containers = containers.into_iter().flatten().map(|directory| directory.join("containers/auth.json"));
+        let written = named.clone().or_else(|| docker.clone());
+        Self { files: named.into_iter().chain(containers).chain(docker).collect(), written, helpers: None }
     }
 
-    /// Keeps credentials for a registry (`docker.io`, `host`, `host:port`).
+    /// Those of one file, which need not exist.
+    #[must_use]
+    pub fn in_file(path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        Self { files: vec![path.clone()], written: Some(path), helpers: None }
+    }
+
+    /// The same, but with the programs that keep credentials in `directory`, instead of on `PATH`.
+    #[must_use]
+    pub fn with_helpers_in(mut self, directory: impl Into<PathBuf>) -> Self {
+        self.helpers = Some(directory.into());
+        self
+    }
+
+    /// The credentials for a repository of a registry, `None` where there are none.
+    pub(crate) fn find(&self, registry: &str, repository: &str) -> Result<Option<Secret>, CredentialsError> {
+        for path in &self.files {
+            let Some(text) = file::read(path)? else { continue };
+            let document = Document::parse(path, &text)?;
+            if let Some(helper) = document.helper(registry)
+                && let Some(secret) = helper::get(self.helpers.as_deref(), &helper, key(registry))?
+            {
+                return Ok(Some(secret));
+            }
+            if let Some(secret) = document.secret(path, registry, repository)? {
+                return Ok(Some(secret));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Keeps credentials for a registry (`docker.io`, `host`, `host:port`): in the program that the written file
+    /// names for it, else in that file.
     ///
     /// # Errors
     ///
     /// [`CredentialsError`] where they cannot be kept.
     pub fn store(&self, registry: &str, user: &str, secret: &str) -> Result<Kept, CredentialsError> {
-        let _ = (registry, user, secret, &self.files);
-        Err(CredentialsError::Helper { helper: String::new(), problem: "not built".into() })
+        let path = self.written.as_ref().ok_or(CredentialsError::NoPlace)?;
+        let file = file::Locked::open(path)?;
+        let mut document = Document::parse(path, &file.text()?)?;
+        if let Some(helper) = document.helper(registry) {
+            helper::store(self.helpers.as_deref(), &helper, key(registry), user, secret)?;
+            return Ok(Kept::Helper(helper));
+        }
+        document.set(registry, user, secret);
+        file.replace(&document.to_text())?;
+        Ok(Kept::File(path.clone()))
     }
 
-    /// Forgets those of a registry; whether there were any.
+    /// Forgets those of a registry, in every file and program that [`Credentials::from_environment`] reads; whether
+    /// there were any.
     ///
     /// # Errors
     ///
-    /// [`CredentialsError`] where the file cannot be read or written.
+    /// [`CredentialsError`] where a file cannot be read or written.
     pub fn erase(&self, registry: &str) -> Result<bool, CredentialsError> {
-        let _ = registry;
-        Ok(false)
+        let mut found = false;
+        for path in &self.files {
+            if file::read(path)?.is_none() {
+                continue;
+            }
+            let file = file::Locked::open(path)?;
+            let mut document = Document::parse(path, &file.text()?)?;
+            if let Some(helper) = document.helper(registry) {
+                found |= helper::erase(self.helpers.as_deref(), &helper, key(registry))?;
+            }
+            if document.remove(registry) {
+                file.replace(&document.to_text())?;
+                found = true;
+            }
+        }
+        Ok(found)
     }
+}
+
+/// The key that docker writes for a registry, and asks programs for.
+fn key(registry: &str) -> &str {
+    if is_hub(registry) { HUB } else { registry }
+}
+
+fn is_hub(registry: &str) -> bool {
+    matches!(registry, "docker.io" | "index.docker.io" | "registry-1.docker.io")
 }

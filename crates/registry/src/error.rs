@@ -7,27 +7,8 @@ use std::time::Duration;
 
 use store::Digest;
 
+use crate::answer::Answer;
 use crate::auth_file::CredentialsError;
-
-/// What a registry answered instead of what was asked for: bounded, and without control characters.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Answer {
-    /// The status of HTTP.
-    pub status: u16,
-    /// `code` and `message` of each of its errors (OCI distribution-spec, "Error Codes"), at most eight of them.
-    pub errors: Vec<(String, String)>,
-}
-
-impl fmt::Display for Answer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "status {}", self.status)?;
-        for (code, message) in &self.errors {
-            let (open, close) = if code.is_empty() || message.is_empty() { ("", "") } else { (" (", ")") };
-            write!(f, ", {code}{open}{message}{close}")?;
-        }
-        Ok(())
-    }
-}
 
 /// Why there is no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +96,8 @@ pub enum RegistryError {
         url: String,
         /// The answer.
         answer: Answer,
+        /// When the registry wants to be asked again.
+        retry_after: Option<Duration>,
     },
     /// Any other status that is no success.
     #[error("{url}: the registry refused: {answer}")]
