@@ -340,14 +340,18 @@ fn a_damaged_layer_is_noticed_and_healed_by_loading_again() {
     let layout = Layout::image("boat:1", &three_layers());
     home.load_layout(&layout).unwrap();
     let record = home.images.resolve("boat:1").unwrap();
-    let data = home.images.root_device(&record).unwrap().extents[1].path.clone();
-    fs::OpenOptions::new().write(true).open(&data).unwrap().set_len(5).unwrap();
-    let error = home.images.root_device(&record).unwrap_err();
-    assert!(matches!(&error, ImageError::Damaged { image, .. } if image == "boat:1"), "{error}");
-    assert!(error.hint().unwrap().contains("load the image again"));
-    home.load_layout(&layout).unwrap();
-    check_three(&home, "boat:1");
-    fs::remove_dir_all(data.parent().unwrap()).unwrap();
+    let object = store::Object::layer(record.layers[0].diff_id.parse().unwrap());
+    let directory = home.images.store().path(&object);
+    for name in ["data", "packed", "tree", "skeleton"] {
+        let file = fs::OpenOptions::new().write(true).open(directory.join(name)).unwrap();
+        file.set_len(file.metadata().unwrap().len() + 5).unwrap();
+        let error = home.images.root_device(&record).unwrap_err();
+        assert!(matches!(&error, ImageError::Damaged { image, .. } if image == "boat:1"), "{name}: {error}");
+        assert!(error.hint().unwrap().contains("load the image again"));
+        home.load_layout(&layout).unwrap();
+        check_three(&home, "boat:1");
+    }
+    fs::remove_dir_all(directory).unwrap();
     assert!(matches!(home.images.root_device(&record), Err(ImageError::Damaged { .. })));
     home.load_layout(&layout).unwrap();
     check_three(&home, "boat:1");
