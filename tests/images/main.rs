@@ -1,5 +1,7 @@
 //! Images from a user's side, without a machine: one module for each promise.
 
+mod full_disks;
+mod giants;
 mod kills;
 mod points;
 mod power_cuts;

@@ -49,6 +49,12 @@ impl Session {
         Self { commands: commands.to_vec(), stages }
     }
 
+    /// Checks a home in which the command after `step` succeeded.
+    pub(crate) fn examine_after(&self, directory: &Path, step: usize, when: &dyn Display) {
+        assert_eq!(aftermath::listed(&coracle_in(directory)), self.stages[step + 1].listed, "{when}");
+        self.examine(directory, step + 1, when);
+    }
+
     /// Checks a home in which the command after `step` may have been interrupted: as before or as after it, whole,
     /// and of use. Nothing is left when all is removed.
     pub(crate) fn examine(&self, directory: &Path, step: usize, when: &dyn Display) {

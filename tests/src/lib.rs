@@ -16,6 +16,7 @@ pub mod archives;
 pub mod coracle;
 pub mod disk;
 pub mod fixtures;
+pub mod memory;
 pub mod terminal;
 
 use std::path::{Path, PathBuf};
