@@ -187,6 +187,14 @@ pub enum ImageError {
         /// Why.
         source: io::Error,
     },
+    /// A change to a configuration is no instruction that changes one.
+    #[error("cannot apply {line:?}: {problem}")]
+    Change {
+        /// The instruction.
+        line: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A pattern for names is no pattern.
     #[error("{text:?} is not a pattern for names")]
     Pattern {

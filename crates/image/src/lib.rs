@@ -45,6 +45,7 @@
 
 mod archive;
 mod catalogue;
+mod changes;
 mod clock;
 mod compression;
 mod convert;
@@ -52,6 +53,7 @@ mod docker;
 mod error;
 mod filter;
 mod history;
+mod import;
 mod inspect;
 pub mod limits;
 mod load;
@@ -85,6 +87,7 @@ pub use catalogue::Removed;
 pub use error::ImageError;
 pub use filter::ListFilter;
 pub use history::HistoryEntry;
+pub use import::ImportRequest;
 pub use inspect::Inspect;
 pub use load::{LoadSource, Loaded};
 pub use options::Options;

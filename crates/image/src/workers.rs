@@ -33,7 +33,7 @@ pub(crate) fn in_parallel<I: Sync, T: Send>(
         done
     };
     let mut done = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..workers.get().min(items.len())).map(|_| scope.spawn(&worker)).collect();
+        let others: Vec<_> = (1..workers.get().min(items.len())).map(|_| scope.spawn(worker)).collect();
         let mut done = worker();
         for other in others {
             done.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
