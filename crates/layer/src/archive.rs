@@ -179,26 +179,12 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
 
     fn member(&mut self, header: &Header<'_>, description: Description) -> Result<Member, LayerError> {
         let mut pax = description.pax.unwrap_or_default();
-        let path = pax.sparse.name.take().or(pax.path.take());
-        let name = agree(path, description.long_name);
-        let name = name.map_err(|name| entry_fault(&name, EntryFault::Ambiguous("name")))?;
-        let name = name.unwrap_or_else(|| header.name());
+        let name = self.name(header, &mut pax, description.long_name)?;
         let fault = |fault| entry_fault(&name, fault);
         let link_name = agree(pax.link_path.take(), description.long_link_name);
         let link_name = link_name.map_err(|_| fault(EntryFault::Ambiguous("link name")))?;
-
-        let type_flag = match header.type_flag() {
-            0 if name.ends_with(b"/") => b'5',
-            0 | b'7' => b'0',
-            flag => flag,
-        };
-        let stored = match type_flag {
-            b'1'..=b'6' => 0, // What these types say of a size is not followed by content.
-            _ => match pax.size {
-                Some(size) => size,
-                None => unsigned(header.size(), "size").map_err(fault)?,
-            },
-        };
+        let type_flag = type_of(header, &name).map_err(fault)?;
+        let stored = stored_size(header, type_flag, pax.size).map_err(fault)?;
         let owner = |own: Option<u64>, global: Option<u64>, field: Option<i64>, what| match own.or(global) {
             Some(id) => id_in_range(id, what),
             None => unsigned(field, what).and_then(|id| id_in_range(id, what)),
@@ -237,9 +223,19 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
         })
     }
 
+    /// The one name that all headers of a member give.
+    fn name(&self, header: &Header<'_>, pax: &mut Records, long_name: Option<Vec<u8>>) -> Result<Vec<u8>, LayerError> {
+        let ambiguous = |name: Vec<u8>| entry_fault(&name, EntryFault::Ambiguous("name"));
+        let path = agree(pax.sparse.name.take(), pax.path.take()).map_err(ambiguous)?;
+        let name = agree(path, long_name).map_err(ambiguous)?;
+        let disputed = || entry_fault(header.plain_name(), EntryFault::Disputed("the prefix of the name"));
+        name.map_or_else(|| header.name().ok_or_else(disputed), Ok)
+    }
+
     /// Which parts of the file follow; reads the part of the map that lies between header and content.
     fn content_map(&mut self, header: &Header<'_>, type_flag: u8, pax: &Records) -> Result<SparseMap, LayerError> {
         let map = match type_flag {
+            b'S' if !pax.sparse.is_empty() => return Err(self.fault(EntryFault::Sparse("two maps"))),
             b'S' => self.gnu_sparse_map(header)?,
             b'0' if !pax.sparse.is_empty() => match PaxSparse::new(&pax.sparse).map_err(|fault| self.fault(fault))? {
                 PaxSparse::Header(map) => map,
@@ -400,6 +396,36 @@ fn agree(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>) -> Result<Option<Vec<u8>>, 
         (Some(pax), Some(gnu)) if pax != gnu => Err(pax),
         (pax, gnu) => Ok(pax.or(gnu)),
     }
+}
+
+/// The type, as one of the flags that POSIX has and `S`.
+///
+/// Before POSIX, a directory was a file whose name ends with a slash. Readers go by the name in the header block or by
+/// the one that counts, and some take files of newer types for directories as well.
+fn type_of(header: &Header<'_>, name: &[u8]) -> Result<u8, EntryFault> {
+    let slash = name.ends_with(b"/");
+    match header.type_flag() {
+        0 if slash != header.plain_name().ends_with(b"/") => Err(EntryFault::Disputed("its type")),
+        0 if slash => Ok(b'5'),
+        b'0' | b'7' | b'S' if slash => Err(EntryFault::Disputed("a file whose name ends with a slash")),
+        b'S' if !header.is_gnu() => Err(EntryFault::Disputed("its type")),
+        0 | b'7' => Ok(b'0'),
+        flag => Ok(flag),
+    }
+}
+
+/// How many bytes of content follow, padding aside. Not all readers go over content of types that have none.
+fn stored_size(header: &Header<'_>, type_flag: u8, pax: Option<u64>) -> Result<u64, EntryFault> {
+    let own = || unsigned(header.size(), "size");
+    let contentless = match type_flag {
+        // All readers know by now that some writers give the size of what a hard link or a directory stands for.
+        b'1' => pax.unwrap_or(0),
+        b'5' if header.type_flag() == b'5' => 0,
+        b'2'..=b'6' => pax.map_or_else(own, Ok)?,
+        b'S' if pax.is_some() => return Err(EntryFault::Disputed("the size of a sparse file")),
+        _ => return pax.map_or_else(own, Ok),
+    };
+    if contentless == 0 { Ok(0) } else { Err(EntryFault::Disputed("content of what has none")) }
 }
 
 fn unsigned(number: Option<i64>, what: &'static str) -> Result<u64, EntryFault> {

@@ -104,6 +104,9 @@ pub enum EntryFault {
     /// Two headers give different values, and readers disagree about which one counts.
     #[error("ambiguous {0}: two headers contradict each other")]
     Ambiguous(&'static str),
+    /// Readers that are in wide use understand it differently, so that one would check what another then runs.
+    #[error("readers of tar archives disagree about {0}")]
+    Disputed(&'static str),
     /// The path cannot be part of a tree.
     #[error(transparent)]
     Path(#[from] PathError),

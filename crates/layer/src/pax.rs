@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use crate::changeset::Timestamp;
 use crate::error::HeaderFault;
 
-/// What one PAX header says, as far as a layer cares. A record with an empty value takes back an earlier one, so that
-/// the header block's own field counts; that is `None` as well.
+/// What one PAX header says, as far as a layer cares. An empty value, which to POSIX takes an earlier record back, is
+/// refused: to some readers it is an empty name or zero.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Records {
     pub(crate) path: Option<Vec<u8>>,
@@ -79,12 +79,12 @@ impl Records {
 
     fn set(&mut self, key: &[u8], value: &[u8]) -> Result<(), HeaderFault> {
         match key {
-            b"path" => self.path = name(value)?,
-            b"linkpath" => self.link_path = name(value)?,
-            b"size" => self.size = integer(value)?,
-            b"uid" => self.uid = integer(value)?,
-            b"gid" => self.gid = integer(value)?,
-            b"mtime" => self.mtime = time(value)?,
+            b"path" => self.path = Some(name(value)?),
+            b"linkpath" => self.link_path = Some(name(value)?),
+            b"size" => self.size = Some(integer(value)?),
+            b"uid" => self.uid = Some(integer(value)?),
+            b"gid" => self.gid = Some(integer(value)?),
+            b"mtime" => self.mtime = Some(time(value)?),
             _ => {
                 if let Some(field) = key.strip_prefix(b"GNU.sparse.") {
                     self.set_sparse(field, value)?;
@@ -103,22 +103,20 @@ impl Records {
     fn set_sparse(&mut self, field: &[u8], value: &[u8]) -> Result<(), HeaderFault> {
         let sparse = &mut self.sparse;
         match field {
-            b"major" => sparse.major = integer(value)?,
-            b"minor" => sparse.minor = integer(value)?,
-            b"name" => sparse.name = name(value)?,
-            b"size" => sparse.size = integer(value)?,
-            b"realsize" => sparse.real_size = integer(value)?,
-            b"numblocks" => sparse.block_count = integer(value)?,
+            b"major" => sparse.major = Some(integer(value)?),
+            b"minor" => sparse.minor = Some(integer(value)?),
+            b"name" => sparse.name = Some(name(value)?),
+            b"size" => sparse.size = Some(integer(value)?),
+            b"realsize" => sparse.real_size = Some(integer(value)?),
+            b"numblocks" => sparse.block_count = Some(integer(value)?),
             b"offset" | b"numbytes" => {
                 if sparse.map.len() % 2 != usize::from(field == b"numbytes") {
                     return Err(HeaderFault::Pax("sparse offsets and lengths do not alternate"));
                 }
-                sparse.map.push(integer(value)?.ok_or(HeaderFault::Pax("not a number"))?);
+                sparse.map.push(integer(value)?);
             }
             b"map" => {
-                let numbers = value.split(|&byte| byte == b',').map(|number| integer(number).transpose());
-                let numbers: Option<Result<Vec<_>, _>> = numbers.collect();
-                sparse.map = numbers.ok_or(HeaderFault::Pax("empty number in a sparse map"))??;
+                sparse.map = value.split(|&byte| byte == b',').map(integer).collect::<Result<_, _>>()?;
             }
             _ => {}
         }
@@ -131,40 +129,36 @@ type Record<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 /// The first record's key and value, and what follows it.
 fn record(body: &[u8]) -> Result<Record<'_>, HeaderFault> {
     let space = body.iter().take(20).position(|&byte| byte == b' ').ok_or(HeaderFault::Pax("no length"))?;
-    let length = integer(&body[..space])?.and_then(|length| usize::try_from(length).ok());
-    let length = length.ok_or(HeaderFault::Pax("no length"))?;
+    let length = integer(&body[..space]).map_err(|_| HeaderFault::Pax("no length"))?;
+    let length = usize::try_from(length).map_err(|_| HeaderFault::Pax("no length"))?;
     let (record, rest) = body.split_at_checked(length).ok_or(HeaderFault::Pax("longer than its header"))?;
     let record = record.get(space + 1..).and_then(|record| record.strip_suffix(b"\n"));
     let record = record.ok_or(HeaderFault::Pax("wrong length"))?;
     let equals = record.iter().position(|&byte| byte == b'=').ok_or(HeaderFault::Pax("no value"))?;
     let (key, value) = (&record[..equals], &record[equals + 1..]);
-    if key.is_empty() || key.contains(&0) {
+    // GNU tar goes over blanks before the key; others take them for a part of it.
+    if key.is_empty() || key.contains(&0) || key.starts_with(b" ") || key.starts_with(b"\t") {
         return Err(HeaderFault::Pax("no key"));
     }
     Ok((key, value, rest))
 }
 
-fn name(value: &[u8]) -> Result<Option<Vec<u8>>, HeaderFault> {
-    if value.contains(&0) {
-        return Err(HeaderFault::Pax("a NUL byte in a name"));
+fn name(value: &[u8]) -> Result<Vec<u8>, HeaderFault> {
+    match value {
+        [] => Err(HeaderFault::Pax("an empty name")),
+        _ if value.contains(&0) => Err(HeaderFault::Pax("a NUL byte in a name")),
+        _ => Ok(value.to_vec()),
     }
-    Ok((!value.is_empty()).then(|| value.to_vec()))
 }
 
-pub(crate) fn integer(value: &[u8]) -> Result<Option<u64>, HeaderFault> {
-    if value.is_empty() {
-        return Ok(None);
-    }
+fn integer(value: &[u8]) -> Result<u64, HeaderFault> {
     let digits = value.iter().all(u8::is_ascii_digit).then(|| str::from_utf8(value).ok()).flatten();
-    digits.and_then(|digits| digits.parse().ok()).map(Some).ok_or(HeaderFault::Pax("not a number"))
+    digits.and_then(|digits| digits.parse().ok()).ok_or(HeaderFault::Pax("not a number"))
 }
 
 /// Seconds with an optional sign and an optional fraction; what is finer than a nanosecond is cut off towards the past.
-fn time(value: &[u8]) -> Result<Option<Timestamp>, HeaderFault> {
+fn time(value: &[u8]) -> Result<Timestamp, HeaderFault> {
     const FAULT: HeaderFault = HeaderFault::Pax("not a time");
-    if value.is_empty() {
-        return Ok(None);
-    }
     let (negative, digits) = value.strip_prefix(b"-").map_or((false, value), |digits| (true, digits));
     let (whole, fraction) = match digits.iter().position(|&byte| byte == b'.') {
         Some(dot) => (&digits[..dot], &digits[dot + 1..]),
@@ -173,17 +167,16 @@ fn time(value: &[u8]) -> Result<Option<Timestamp>, HeaderFault> {
     if !fraction.iter().all(u8::is_ascii_digit) {
         return Err(FAULT);
     }
-    let whole = integer(whole)?.ok_or(FAULT)?;
+    let whole = integer(whole).map_err(|_| FAULT)?;
     let whole = i64::try_from(whole).map_err(|_| FAULT)?;
     let digit = |at: usize| fraction.get(at).map_or(0, |byte| u32::from(byte - b'0'));
     let nanoseconds = (0..9).fold(0, |value, at| value * 10 + digit(at));
     let cut = fraction.iter().skip(9).any(|&byte| byte != b'0');
-    let time = match (negative, nanoseconds + u32::from(negative && cut)) {
+    Ok(match (negative, nanoseconds + u32::from(negative && cut)) {
         (false, nanoseconds) => Timestamp { seconds: whole, nanoseconds },
         (true, 0) => Timestamp { seconds: -whole, nanoseconds: 0 },
         (true, below) => Timestamp { seconds: -whole - 1, nanoseconds: 1_000_000_000 - below },
-    };
-    Ok(Some(time))
+    })
 }
 
 fn percent_decode(text: &[u8]) -> Option<Vec<u8>> {
@@ -250,15 +243,14 @@ mod tests {
 
     #[test]
     fn times() {
-        assert_eq!(time(b"0"), Ok(Some(at(0, 0))));
-        assert_eq!(time(b"1.5"), Ok(Some(at(1, 500_000_000))));
-        assert_eq!(time(b"1.1234567899"), Ok(Some(at(1, 123_456_789))));
-        assert_eq!(time(b"-1.25"), Ok(Some(at(-2, 750_000_000))));
-        assert_eq!(time(b"-3"), Ok(Some(at(-3, 0))));
-        assert_eq!(time(b"-0.0000000001"), Ok(Some(at(-1, 999_999_999))));
-        assert_eq!(time(b"253402300799.999999999"), Ok(Some(at(253_402_300_799, 999_999_999))));
-        assert_eq!(time(b""), Ok(None));
-        for wrong in ["1.5x", "+1", "1e3", ".5", "-", "9223372036854775808"] {
+        assert_eq!(time(b"0"), Ok(at(0, 0)));
+        assert_eq!(time(b"1.5"), Ok(at(1, 500_000_000)));
+        assert_eq!(time(b"1.1234567899"), Ok(at(1, 123_456_789)));
+        assert_eq!(time(b"-1.25"), Ok(at(-2, 750_000_000)));
+        assert_eq!(time(b"-3"), Ok(at(-3, 0)));
+        assert_eq!(time(b"-0.0000000001"), Ok(at(-1, 999_999_999)));
+        assert_eq!(time(b"253402300799.999999999"), Ok(at(253_402_300_799, 999_999_999)));
+        for wrong in ["", "1.5x", "+1", "1e3", ".5", "-", "9223372036854775808"] {
             assert!(time(wrong.as_bytes()).is_err(), "{wrong}");
         }
     }
@@ -273,9 +265,11 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_value_takes_a_record_back() {
-        let records = Records::parse(b"8 uid=7\n7 uid=\n").unwrap();
-        assert_eq!(records.uid, None);
+    fn empty_values_are_refused() {
+        for key in ["path", "linkpath", "size", "uid", "gid", "mtime", "GNU.sparse.size", "GNU.sparse.map"] {
+            assert!(Records::parse(&record_of(key, b"")).is_err(), "{key}");
+        }
+        assert!(Records::parse(&record_of("comment", b"")).is_ok());
     }
 
     #[test]

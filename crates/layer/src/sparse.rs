@@ -73,6 +73,7 @@ impl PaxSparse {
         let missing = EntryFault::Sparse("no size");
         match (records.major, records.minor) {
             (Some(1), Some(0)) => records.real_size.map(Self::Content).ok_or(missing),
+            (None | Some(0), None | Some(0 | 1)) if records.map.is_empty() => Err(EntryFault::Sparse("no map")),
             (None | Some(0), None | Some(0 | 1)) => {
                 let map = SparseMap::new(records.size.or(records.real_size).ok_or(missing)?, &records.map)?;
                 if records.block_count.is_some_and(|count| count != map.extents.len() as u64) {

@@ -3,7 +3,7 @@
 //! ```text
 //! offset size field        offset size  field
 //!      0  100 name            257    6  magic: "ustar\0" (POSIX), "ustar " (GNU), anything else is V7
-//!    100    8 mode            263    2  version
+//!    100    8 mode            263    2  version: anything (POSIX), " \0" (GNU)
 //!    108    8 uid             265   32  uname   (not used: numeric owners count)
 //!    116    8 gid             297   32  gname
 //!    124   12 size            329    8  devmajor
@@ -65,28 +65,40 @@ impl<'a> Header<'a> {
         if stored != unsigned && stored != unsigned - 256 * (high_bytes(block) - high_bytes(field)) {
             return None;
         }
-        let dialect = match (&block[MAGIC..MAGIC + 6], &block[STAR_TRAILER..]) {
-            (b"ustar\0", b"tar\0") => Dialect::Star,
-            (b"ustar\0", _) => Dialect::Posix,
-            (b"ustar ", _) => Dialect::Gnu,
+        let dialect = match (&block[MAGIC..MAGIC + 8], &block[STAR_TRAILER..]) {
+            ([b'u', b's', b't', b'a', b'r', 0, ..], b"tar\0") => Dialect::Star,
+            ([b'u', b's', b't', b'a', b'r', 0, ..], _) => Dialect::Posix,
+            (b"ustar  \0", _) => Dialect::Gnu,
             _ => Dialect::V7,
         };
         Some(Self { block, dialect })
     }
 
-    /// Prefix and name.
-    pub(crate) fn name(&self) -> Vec<u8> {
-        let name = text(&self.block[NAME..MODE]);
+    /// The name without prefix.
+    pub(crate) fn plain_name(&self) -> &'a [u8] {
+        text(&self.block[NAME..MODE])
+    }
+
+    /// Prefix and name; `None` where it is not clear how long the prefix is, or whether there is one.
+    pub(crate) fn name(&self) -> Option<Vec<u8>> {
+        let name = self.plain_name();
+        let field = &self.block[PREFIX..PREFIX + 155];
         let prefix = match self.dialect {
-            Dialect::Posix => text(&self.block[PREFIX..PREFIX + 155]),
-            Dialect::Star => text(&self.block[PREFIX..PREFIX + 131]),
+            Dialect::Posix => text(field),
+            // star keeps times behind 131 bytes of prefix; who does not know that reads on if no NUL ends it.
+            Dialect::Star if field[..131].contains(&0) => text(field),
+            Dialect::V7 if field[0] == 0 => &[],
+            Dialect::Star | Dialect::V7 => return None,
             // The field holds times in GNU headers, but for those that Go wrote before version 1.8.
-            Dialect::Gnu if number(&self.block[PREFIX..PREFIX + 12]).is_none() => {
-                text(&self.block[PREFIX..PREFIX + 155])
-            }
-            Dialect::Gnu | Dialect::V7 => &[],
+            Dialect::Gnu if number(&field[..12]).is_none() => text(field),
+            Dialect::Gnu => &[],
         };
-        if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+        Some(if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() })
+    }
+
+    /// Whether it is a GNU header.
+    pub(crate) fn is_gnu(&self) -> bool {
+        self.dialect == Dialect::Gnu
     }
 
     pub(crate) fn link_name(&self) -> &'a [u8] {

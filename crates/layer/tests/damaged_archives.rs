@@ -21,7 +21,7 @@ fn long_names_and_contradictions() {
     assert_eq!(long.len(), 4093);
     assert_eq!(name(&format!("{long}yz")).unwrap().lines().count(), 1365);
     assert!(name(&format!("{long}yz!")).unwrap_err().ends_with("the path is longer than 4095 bytes"));
-    assert!(name(&"d/".repeat(10_000)).unwrap_err().ends_with("the path is longer than 4095 bytes"));
+    assert!(name(&"d/d".repeat(10_000)).unwrap_err().ends_with("the path is longer than 4095 bytes"));
     check(vec![
         case(
             "GNU long name and link",
@@ -243,7 +243,7 @@ fn limits_hold() {
         "layer 0, entry \"7\": the image has more than 8 inodes"
     );
     let long =
-        |at: u8| t().pax(&[("path", [&[b'a' + at][..], b"/", &b"n/".repeat(300)].concat().as_slice())]).file("x", "").0;
+        |at: u8| t().pax(&[("path", [&[b'a' + at][..], &b"/n".repeat(300)].concat().as_slice())]).file("x", "").0;
     let names = (0..9).flat_map(long).collect();
     assert_eq!(tree_within(&[names], &limits).unwrap_err(), "layer index is larger than 4096 bytes");
     let deep = t().file("a/b/c/d/e/f/g", "").end();

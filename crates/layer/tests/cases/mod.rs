@@ -74,7 +74,7 @@ impl Layer {
         Ok(Self { changeset, data, packed })
     }
 
-    fn content(&self, content: Content) -> Vec<u8> {
+    pub(crate) fn content(&self, content: Content) -> Vec<u8> {
         let (file, offset) = match content.place {
             Place::Data { offset } => (&self.data, offset),
             Place::Packed { offset } => (&self.packed, offset),
