@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use erofs::ErofsError;
 use layer::{Changeset, Limits};
 use state::{ImageRecord, RootRecord};
-use store::{Digest, LayerFiles, Lease, Object, StoreError};
+use store::{Digest, FileIngest, LayerFiles, Lease, Object, StoreError};
 
 use crate::{ImageError, Images, Result};
 
@@ -104,6 +104,13 @@ impl Images {
             return Ok(RootRecord { digest: digest.to_string(), length: found.len() });
         }
         self.store.discard(&object)?;
+        let (ingest, length) = self.write_root(image, layers)?;
+        ingest.publish(lease, &object)?;
+        Ok(RootRecord { digest: digest.to_string(), length })
+    }
+
+    /// Writes the metadata image for layers, bottom first, without publishing it; and its length.
+    pub(crate) fn write_root(&self, image: &str, layers: &[LayerFiles]) -> Result<(FileIngest, u64)> {
         let limits = Limits::default();
         let changesets = layers.iter().map(|layer| self.changeset(layer, &limits)).collect::<Result<Vec<_>>>()?;
         let tree = layer::merge(&changesets, &limits)
@@ -117,8 +124,7 @@ impl Images {
         })?;
         let flushed = out.into_inner().map_err(std::io::IntoInnerError::into_error);
         flushed.map_err(|e| StoreError::io("write", ingest.shown(), e))?;
-        ingest.publish(lease, &object)?;
-        Ok(RootRecord { digest: digest.to_string(), length: written.blocks * erofs::BLOCK })
+        Ok((ingest, written.blocks * erofs::BLOCK))
     }
 
     fn changeset(&self, layer: &LayerFiles, limits: &Limits) -> Result<Changeset> {
