@@ -17,6 +17,7 @@ pub mod coracle;
 pub mod disk;
 pub mod fixtures;
 pub mod memory;
+pub mod registry;
 pub mod terminal;
 
 use std::path::{Path, PathBuf};
