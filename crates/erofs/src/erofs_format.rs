@@ -8,7 +8,7 @@
 //!   0  u32 magic            32  u32 build_time_nsec     80  u32 feature_incompat (0)
 //!   4  u32 checksum         36  u32 blocks              84..128  zero here
 //!   8  u32 feature_compat   40  u32 meta_blkaddr (0)
-//!  12  u8  blkszbits (12)   44  u32 xattr_blkaddr (0)
+//!  12  u8  blkszbits (12)   44  u32 xattr_blkaddr: the shared extended attributes, 0 if there are none
 //!  13  u8  sb_extslots (0)  48  [16] uuid
 //!  14  u16 root_nid         64  [16] volume_name
 //!  16  u64 inos             24  u64 build_time
@@ -23,15 +23,16 @@
 //!                                            48..64  zero
 //!   then extended attributes, then for FLAT_INLINE the last, partial block of the data, within one block
 //!
-//! compact inode, 32 bytes (read only)
+//! compact inode, 32 bytes
 //!   0  u16 format = 0 | layout << 1           8  u32 size        20  u32 ino
 //!   2  u16 xattr_icount                      12  u32 zero        24  u16 uid
 //!   4  u16 mode                              16  u32 as above    26  u16 gid
 //!   6  u16 nlink                                 mtime: build_time of the superblock
 //!
-//! extended attributes: 12-byte header (u32 name filter, u8 shared count, 7 zero), then entries, each on 4 bytes
+//! extended attributes: 12-byte header (u32 name filter, u8 shared count, 7 zero), then a u32 for each shared one: its
+//! byte offset from xattr_blkaddr * 4096, divided by 4; then entries, each on 4 bytes
 //!   0  u8 name length   1  u8 name index   2  u16 value size   4  name without prefix, value
-//!   xattr_icount = 0 if there are none, else 1 + (bytes of entries) / 4
+//!   xattr_icount = 0 if there are none, else 1 + (bytes after the header) / 4
 //!
 //! directory block: 12-byte entries sorted by name, `.` and `..` among them, then the names without gaps
 //!   0  u64 nid   8  u16 name offset in the block   10  u8 file type   11  zero
@@ -46,12 +47,14 @@ use layer::{Device, Kind};
 pub const BLOCK: u64 = 4096;
 /// Version of what [`write_metadata`](crate::write_metadata) makes of a tree; part of the name under which images are
 /// stored. To be raised with every change of the bytes.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(crate) const BLOCK_USIZE: usize = 4096;
 pub(crate) const BLOCK_BITS: u8 = 12;
 pub(crate) const SUPERBLOCK_OFFSET: usize = 1024;
 pub(crate) const SUPERBLOCK_LEN: usize = 128;
+/// Where the superblock's checksum is.
+pub(crate) const CHECKSUM_OFFSET: usize = SUPERBLOCK_OFFSET + 4;
 pub(crate) const MAGIC: u32 = 0xE0F5_E1E2;
 pub(crate) const COMPAT_CHECKSUM: u32 = 1;
 pub(crate) const COMPAT_MTIME: u32 = 2;
@@ -60,12 +63,15 @@ pub(crate) const COMPAT_MTIME: u32 = 2;
 pub(crate) const SLOT: u64 = 32;
 pub(crate) const INODE_LEN: usize = 64;
 pub(crate) const COMPACT_INODE_LEN: usize = 32;
+pub(crate) const COMPACT: u16 = 0;
 pub(crate) const EXTENDED: u16 = 1;
 pub(crate) const FLAT_PLAIN: u16 = 0;
 pub(crate) const FLAT_INLINE: u16 = 2;
 pub(crate) const DIRENT_LEN: usize = 12;
 pub(crate) const XATTR_HEADER_LEN: usize = 12;
 pub(crate) const XATTR_ENTRY_LEN: usize = 4;
+/// Most shared attributes of one inode.
+pub(crate) const XATTR_SHARED_MAX: usize = 255;
 
 /// File type bits of a mode, as in `<sys/stat.h>`.
 pub(crate) const S_IFMT: u16 = 0o170_000;

@@ -1,23 +1,24 @@
-//! Where everything goes: the first of two passes over the tree.
+//! Where everything goes: two passes over the tree, before a byte is written.
 //!
 //! ```text
-//!  0    1024   1152                                     m blocks
-//!  │ –  │ sb   │ inodes, each with its attributes and    │ directory blocks and long link targets │
-//!                its inline data, in order of their numbers
+//!  0    1024   1152                                     s                d                          m blocks
+//!  │ –  │ sb   │ inodes, each with its attributes and    │ shared         │ directory blocks and     │
+//!                its inline data                           attributes       long link targets
 //! ```
 //!
-//! The children of a directory have neighbouring numbers, so what `ls -l` needs lies together.
+//! The first pass finds what inodes have in common: attributes that are worth sharing, and the time that goes into
+//! the superblock. The second gives every inode its place, in the order of their numbers but for holes that are filled
+//! ([`Places`]). The children of a directory have neighbouring numbers, so what `ls -l` needs lies together.
 
 use std::io;
 
-use layer::{InodeId, Kind, MergedInode, MergedTree};
+use layer::{InodeId, Kind, MergedInode, MergedTree, Place, Timestamp};
 
-use crate::erofs_format::{BLOCK, BLOCK_USIZE, INODE_LEN, SLOT, SUPERBLOCK_LEN, SUPERBLOCK_OFFSET};
-use crate::{directory, xattr};
-
-/// Data up to this length is kept beside its inode. Longer tails would tear holes into the inode area that cost more
-/// than the block that they save.
-const INLINE_MAX: usize = BLOCK_USIZE / 2;
+use crate::directory;
+use crate::erofs_format::{BLOCK, BLOCK_USIZE, COMPACT_INODE_LEN, INODE_LEN, SLOT};
+use crate::mtime::Frequent;
+use crate::places::Places;
+use crate::xattr::{self, Count, Shared};
 
 /// Why a tree cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,16 @@ pub enum ErofsError {
     /// The destination failed.
     #[error("cannot write the metadata image")]
     Write(#[from] io::Error),
+    /// The packed content of a file cannot be read.
+    #[error("cannot read the content of inode {inode} from the packed contents of layer {layer}")]
+    Packed {
+        /// Number of the inode in the merged tree.
+        inode: u32,
+        /// The layer, counted from 0.
+        layer: usize,
+        /// Why.
+        source: io::Error,
+    },
     /// A file's content is not where its changeset says, for instance because index and data file do not belong
     /// together.
     #[error("the content of inode {inode} lies outside the data of layer {layer}")]
@@ -45,130 +56,127 @@ pub enum ErofsError {
     },
 }
 
-/// Where an inode and its data are.
+/// What an inode takes in the metadata image.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Place {
-    /// Byte offset of the inode.
-    pub(crate) offset: u64,
+pub(crate) struct Shape {
+    /// 32 bytes instead of 64.
+    pub(crate) compact: bool,
+    /// Bytes of attributes beside the inode.
     pub(crate) xattr_size: usize,
     /// Size of the data, as the inode states it.
     pub(crate) size: u64,
-    /// First block of the data, or of its full blocks.
-    pub(crate) block: u32,
-    /// The last, partial block follows the inode.
-    pub(crate) inline: bool,
+    /// Bytes of data that follow the inode and its attributes: the end of it, beyond the last full block.
+    pub(crate) inline: usize,
+    /// Blocks of data elsewhere in the metadata image.
+    pub(crate) blocks: u64,
 }
 
-impl Place {
-    pub(crate) fn nid(&self) -> u64 {
-        self.offset / SLOT
+impl Shape {
+    /// Bytes of inode and attributes.
+    fn head(&self) -> usize {
+        self.xattr_size + if self.compact { COMPACT_INODE_LEN } else { INODE_LEN }
     }
 
-    /// Byte offset of the inline data.
-    pub(crate) fn inline_offset(&self) -> u64 {
-        self.offset + (INODE_LEN + self.xattr_size) as u64
+    /// Bytes of inode, attributes and inline data.
+    pub(crate) fn len(&self) -> usize {
+        self.head() + self.inline
     }
 }
 
-/// Places of all inodes, by number.
+/// Places of all inodes, and what they have in common.
 #[derive(Debug)]
-pub(crate) struct Layout {
-    pub(crate) places: Vec<Place>,
+pub(crate) struct Layout<'a> {
+    nids: Vec<u32>,
+    /// The time of all compact inodes.
+    pub(crate) time: Timestamp,
+    pub(crate) shared: Shared<'a>,
+    /// First block of the shared attributes.
+    pub(crate) shared_block: u64,
+    /// First block of directories and link targets.
+    pub(crate) data_block: u64,
     /// Length of the metadata.
     pub(crate) blocks: u32,
     /// Length of the whole device.
     pub(crate) device_blocks: u32,
+    /// First block of each layer's data and their number.
+    layers: Vec<(u64, u64)>,
 }
 
-/// What data an inode has in the metadata image: full blocks and a tail.
-struct Data {
-    full_blocks: u64,
-    tail: usize,
-}
-
-impl Layout {
-    pub(crate) fn new(tree: &MergedTree<'_>, layer_data_blocks: &[u64]) -> Result<Self, ErofsError> {
-        let mut places = Vec::with_capacity(tree.len());
-        let mut offset = (SUPERBLOCK_OFFSET + SUPERBLOCK_LEN) as u64;
+impl<'a> Layout<'a> {
+    pub(crate) fn new(tree: &MergedTree<'a>, layer_data_blocks: &[u64]) -> Result<Self, ErofsError> {
+        let (time, shared) = in_common(tree);
+        let nids = Vec::with_capacity(tree.len());
+        let mut layout = Self {
+            nids,
+            time,
+            shared,
+            shared_block: 0,
+            data_block: 0,
+            blocks: 0,
+            device_blocks: 0,
+            layers: Vec::with_capacity(layer_data_blocks.len()),
+        };
+        let mut places = Places::new();
         let mut data_blocks = 0;
         for (id, inode) in tree.inodes() {
-            let mut place = place_inode(tree, id, &inode, offset)?;
-            offset = place.inline_offset() + if place.inline { place.size % BLOCK } else { 0 };
-            let blocks = match inode.inode.kind {
-                Kind::Directory | Kind::Symlink(_) if place.inline => place.size / BLOCK,
-                Kind::Directory | Kind::Symlink(_) => place.size.div_ceil(BLOCK),
-                _ => 0,
-            };
-            // For now relative to the end of the inodes.
-            place.block = block_number(data_blocks)?;
-            data_blocks += blocks;
-            places.push(place);
+            let shape = layout.shape(tree, id, &inode)?;
+            let nid = places.take(shape.len()) / SLOT;
+            layout.nids.push(u32::try_from(nid).map_err(|_| ErofsError::TooLarge)?);
+            data_blocks += shape.blocks;
         }
-        let inode_blocks = offset.div_ceil(BLOCK);
-        let blocks = block_number(inode_blocks + data_blocks)?;
-        let starts = Starts::new(blocks, layer_data_blocks)?;
-        for ((id, inode), place) in tree.inodes().zip(&mut places) {
-            place.block = match inode.inode.kind {
-                Kind::Directory | Kind::Symlink(_) => block_number(u64::from(place.block) + inode_blocks)?,
-                Kind::File(_) => starts.block_of(id, &inode)?,
-                _ => 0,
-            };
-        }
-        Ok(Self { places, blocks, device_blocks: starts.end })
-    }
-}
-
-/// Puts an inode at the first suitable offset.
-fn place_inode(tree: &MergedTree<'_>, id: InodeId, inode: &MergedInode<'_>, offset: u64) -> Result<Place, ErofsError> {
-    let xattr_size = xattr::size(inode.inode.xattrs);
-    xattr::count_field(xattr_size).ok_or(ErofsError::Xattrs { inode: id.get() })?;
-    let data = match inode.inode.kind {
-        Kind::Directory => {
-            let directory::Size { full_blocks, tail } = directory::size(tree, id);
-            Data { full_blocks, tail }
-        }
-        Kind::Symlink(target) => Data { full_blocks: 0, tail: target.len() },
-        _ => Data { full_blocks: 0, tail: 0 },
-    };
-    let head = INODE_LEN + xattr_size;
-    let inline = (1..=INLINE_MAX).contains(&data.tail) && head + data.tail <= BLOCK_USIZE;
-    // An inode lies within one block, and with it what is inline; attributes alone may cross.
-    let together = if inline { head + data.tail } else { INODE_LEN };
-    let offset = offset.next_multiple_of(SLOT);
-    let fits = offset % BLOCK + together as u64 <= BLOCK;
-    let offset = if fits { offset } else { offset.next_multiple_of(BLOCK) };
-    let size = match inode.inode.kind {
-        Kind::File(content) => content.size,
-        _ => data.full_blocks * BLOCK + data.tail as u64,
-    };
-    Ok(Place { offset, xattr_size, size, block: 0, inline })
-}
-
-/// First blocks of the layers' data on the device.
-struct Starts {
-    layers: Vec<(u64, u64)>,
-    end: u32,
-}
-
-impl Starts {
-    fn new(metadata_blocks: u32, layer_data_blocks: &[u64]) -> Result<Self, ErofsError> {
-        let mut start = u64::from(metadata_blocks);
-        let mut layers = Vec::with_capacity(layer_data_blocks.len());
+        layout.shared_block = places.blocks;
+        layout.data_block = places.blocks + layout.shared.size.div_ceil(BLOCK);
+        layout.blocks = block_number(layout.data_block + data_blocks)?;
+        let mut start = u64::from(layout.blocks);
         for &blocks in layer_data_blocks {
-            layers.push((start, blocks));
+            layout.layers.push((start, blocks));
             start = start.checked_add(blocks).ok_or(ErofsError::TooLarge)?;
         }
-        Ok(Self { layers, end: block_number(start)? })
+        layout.device_blocks = block_number(start)?;
+        Ok(layout)
     }
 
-    fn block_of(&self, id: InodeId, inode: &MergedInode<'_>) -> Result<u32, ErofsError> {
-        let Kind::File(content) = inode.inode.kind else { return Ok(0) };
+    /// Where an inode is, in units of [`SLOT`].
+    pub(crate) fn nid(&self, id: InodeId) -> u64 {
+        self.nids[id.index()].into()
+    }
+
+    /// What an inode takes. The same each time it is asked for.
+    pub(crate) fn shape(
+        &self,
+        tree: &MergedTree<'a>,
+        id: InodeId,
+        merged: &MergedInode<'a>,
+    ) -> Result<Shape, ErofsError> {
+        let inode = &merged.inode;
+        let xattr_size = self.shared.size_beside(inode.xattrs);
+        xattr::count_field(xattr_size).ok_or(ErofsError::Xattrs { inode: id.get() })?;
+        let (size, here) = match inode.kind {
+            Kind::Directory => (directory::size(tree, id), true),
+            Kind::Symlink(target) => (target.len() as u64, true),
+            Kind::File(content) => (content.size, matches!(content.place, Place::Packed { .. })),
+            Kind::CharDevice(_) | Kind::BlockDevice(_) | Kind::Fifo => (0, false),
+        };
+        let compact = inode.mtime == self.time && can_be_compact(merged) && u32::try_from(size).is_ok();
+        let mut shape = Shape { compact, xattr_size, size, inline: 0, blocks: 0 };
+        if here {
+            let tail = usize::try_from(size % BLOCK).unwrap_or(0);
+            // Inline data must lie in one block, so the inode does as well.
+            shape.inline = if shape.head() + tail <= BLOCK_USIZE { tail } else { 0 };
+            shape.blocks = (size - shape.inline as u64).div_ceil(BLOCK);
+        }
+        Ok(shape)
+    }
+
+    /// First block of a file's content among a layer's data.
+    pub(crate) fn block_of(&self, id: InodeId, merged: &MergedInode<'_>) -> Result<u32, ErofsError> {
+        let Kind::File(content) = merged.inode.kind else { return Ok(0) };
+        let Place::Data { offset } = content.place else { return Ok(0) };
         if content.size == 0 {
             return Ok(0);
         }
-        let outside = ErofsError::Content { inode: id.get(), layer: inode.layer };
-        let Some(&(start, blocks)) = self.layers.get(inode.layer) else { return Err(outside) };
-        let layer::Place::Data { offset } = content.place else { return Err(outside) };
+        let outside = ErofsError::Content { inode: id.get(), layer: merged.layer };
+        let Some(&(start, blocks)) = self.layers.get(merged.layer) else { return Err(outside) };
         let first = offset / BLOCK;
         match first.checked_add(content.size.div_ceil(BLOCK)) {
             Some(end) if end <= blocks && offset.is_multiple_of(BLOCK) => block_number(start + first),
@@ -177,7 +185,25 @@ impl Starts {
     }
 }
 
+/// The time and the attributes that are worth stating once.
+fn in_common<'a>(tree: &MergedTree<'a>) -> (Timestamp, Shared<'a>) {
+    let mut times = Frequent::default();
+    let mut attributes = Count::default();
+    for (_, merged) in tree.inodes() {
+        attributes.add(merged.inode.xattrs);
+        if can_be_compact(&merged) {
+            times.add(merged.inode.mtime);
+        }
+    }
+    (times.most(), attributes.share())
+}
+
+/// Whether a compact inode can hold owner and links.
+fn can_be_compact(merged: &MergedInode<'_>) -> bool {
+    [merged.inode.uid, merged.inode.gid, merged.links].into_iter().all(|field| u16::try_from(field).is_ok())
+}
+
 /// A block number; the highest one means "hole" to EROFS.
-fn block_number(block: u64) -> Result<u32, ErofsError> {
+pub(crate) fn block_number(block: u64) -> Result<u32, ErofsError> {
     u32::try_from(block).ok().filter(|&block| block != u32::MAX).ok_or(ErofsError::TooLarge)
 }

@@ -10,26 +10,33 @@
 //!
 //! # The design decision
 //!
-//! Everything is uncompressed and whole blocks (`FLAT_PLAIN` for files), so that the kernel maps a file's pages
-//! straight to the device, and the host shares the page cache of a layer's data among all guests. Small files waste
-//! the rest of their block, sparsely. An image costs about 64 bytes for an inode and 12 for a name. The image is a
-//! function of the tree: same tree, same bytes.
+//! Everything is uncompressed. Large files are whole blocks of the layers' data (`FLAT_PLAIN`), so that the kernel maps
+//! a file's pages straight to the device, and the host shares the page cache of a layer's data among all guests. Small
+//! files would waste most of a block each, and cost a read each; their contents are copied into the metadata, behind
+//! their inodes (`FLAT_INLINE`).
+//!
+//! The image is written front to back, in memory that does not grow with what it holds but for four bytes an inode,
+//! so that an image of millions of files is nothing special. It is a function of its [`Source`]: the same layers, the
+//! same bytes. What does so without a loss is stated once: attributes that several inodes have are shared where that
+//! takes fewer bytes, and inodes of the most common time are compact, 32 bytes instead of 64.
 //!
 //! # What this crate is not for
 //!
-//! No compression, no knowledge of tar or of images. It does not read file contents, except through [`reader`].
+//! No compression, no knowledge of tar or of images. It reads no contents of large files, except through [`reader`].
 //!
 //! # Map
 //!
-//! [`erofs_format`] is the on-disk format. `layout` gives every inode its place, `write` fills the places in,
-//! `directory` packs entries into blocks, `xattr` packs attributes. [`reader`] reads images, for tests and look-ups.
+//! [`erofs_format`] is the on-disk format. `layout` gives every inode its place, with `places` (which fills holes),
+//! `mtime` and `xattr` (what inodes have in common); `write` fills the places in, with `directory`, which packs entries
+//! into blocks, and `packed`, where small contents come from. [`reader`] reads images, for tests and look-ups.
 //!
 //! # Threats
 //!
 //! | Input | What happens |
 //! |---|---|
-//! | a tree whose contents lie outside the layers' data | typed error |
+//! | a tree whose contents lie outside the layers' data or packed contents | typed error |
 //! | a device of more blocks than 32 bits count | typed error |
+//! | millions of different attributes or times | a bounded number is counted; the image is larger, not wrong |
 //! | an image with lying superblock, inodes, directories, attributes ([`reader`]) | typed error; memory bounded by what the device holds and by fixed limits |
 
 pub mod erofs_format;
@@ -39,10 +46,14 @@ mod crc32c;
 mod device;
 mod directory;
 mod layout;
+mod mtime;
+mod packed;
+mod places;
 mod write;
 mod xattr;
 
 pub use device::{FlatDevice, ReadAt};
 pub use erofs_format::{BLOCK, FORMAT_VERSION};
 pub use layout::ErofsError;
-pub use write::{MetadataImage, write_metadata};
+pub use packed::{NothingPacked, PackedContents, PackedFiles};
+pub use write::{MetadataImage, Source, write_metadata};

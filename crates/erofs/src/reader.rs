@@ -1,4 +1,4 @@
-//! Reads EROFS images of the kind that this crate writes: uncompressed, flat, without shared attributes.
+//! Reads EROFS images of the kind that this crate writes: uncompressed and flat.
 //!
 //! The image is untrusted: every offset and length is checked, a directory is read up to [`MAX_DIRECTORY`] bytes, and
 //! nothing recurses.
@@ -57,6 +57,8 @@ pub struct Image<D> {
     device: D,
     root: u64,
     build_time: Timestamp,
+    /// Byte offset of the shared attributes.
+    shared_xattrs: u64,
     /// Number of inodes, as the superblock has it.
     inodes: u64,
     uuid: [u8; 16],
@@ -138,7 +140,7 @@ impl<D: ReadAt> Image<D> {
         let (block_bits, _extension_slots) = (fields.u8()?, fields.u8()?);
         let (root, inodes) = (fields.u16()?, fields.u64()?);
         let build_time = Timestamp { seconds: fields.u64()?.cast_signed(), nanoseconds: fields.u32()? };
-        let (_blocks, meta_block, _xattr_block) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        let (_blocks, meta_block, xattr_block) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let (uuid, _volume_name) = (fields.array()?, fields.array::<16>()?);
         let incompat = fields.u32()?;
         if magic != MAGIC {
@@ -151,7 +153,8 @@ impl<D: ReadAt> Image<D> {
         if block_bits != BLOCK_BITS || incompat != 0 || meta_block != 0 {
             return Err(ReadError::Unsupported("block size or features"));
         }
-        Ok(Self { device, root: root.into(), build_time, inodes, uuid })
+        let shared_xattrs = u64::from(xattr_block) * BLOCK;
+        Ok(Self { device, root: root.into(), build_time, shared_xattrs, inodes, uuid })
     }
 
     /// The root directory.
@@ -383,24 +386,45 @@ impl<D: ReadAt> Image<D> {
         }
         let mut bytes = vec![0; inode.xattr_size];
         self.device.read_exact_at(&mut bytes, inode.xattr_offset)?;
-        let (header, mut rest) = bytes.split_at(XATTR_HEADER_LEN);
-        if header[4] != 0 {
-            return Err(ReadError::Unsupported("shared extended attributes"));
-        }
-        let damaged = || ReadError::Damaged("extended attributes");
+        let (header, rest) = bytes.split_at(XATTR_HEADER_LEN);
+        let ids = usize::from(header[4]) * XATTR_ENTRY_LEN;
+        let (ids, mut rest) = rest.split_at_checked(ids).ok_or(ReadError::Damaged("extended attributes"))?;
         let mut xattrs = BTreeMap::new();
+        for id in ids.as_chunks().0 {
+            let (name, value) = self.shared_xattr(u32::from_le_bytes(*id))?;
+            xattrs.insert(name, value);
+        }
         while !rest.is_empty() {
-            let mut fields = Fields(rest);
-            let (name_length, index, value_size) = (fields.u8()?, fields.u8()?, fields.u16()?);
-            let (suffix, after) = fields.0.split_at_checked(name_length.into()).ok_or_else(damaged)?;
-            let value = after.get(..value_size.into()).ok_or_else(damaged)?;
-            let prefix = XATTR_PREFIXES.iter().find(|(known, _)| *known == index).ok_or_else(damaged)?.1;
-            xattrs.insert([prefix, suffix].concat(), value.to_vec());
-            let length = XATTR_ENTRY_LEN + suffix.len() + value.len();
-            rest = rest.get(length.next_multiple_of(XATTR_ENTRY_LEN)..).ok_or_else(damaged)?;
+            let (name, value, length) = parse_xattr(rest)?;
+            xattrs.insert(name, value);
+            rest = rest.get(length..).ok_or(ReadError::Damaged("extended attributes"))?;
         }
         Ok(xattrs)
     }
+
+    /// Name and value of a shared attribute.
+    fn shared_xattr(&self, id: u32) -> Result<(Vec<u8>, Vec<u8>), ReadError> {
+        let offset = self.shared_xattrs + u64::from(id) * XATTR_ENTRY_LEN as u64;
+        let mut header = [0; XATTR_ENTRY_LEN];
+        self.device.read_exact_at(&mut header, offset)?;
+        let [name_length, _, size_low, size_high] = header;
+        let length = usize::from(name_length) + usize::from(u16::from_le_bytes([size_low, size_high]));
+        let mut entry = vec![0; XATTR_ENTRY_LEN + length];
+        self.device.read_exact_at(&mut entry, offset)?;
+        parse_xattr(&entry).map(|(name, value, _)| (name, value))
+    }
+}
+
+/// Full name and value of the attribute that `bytes` begin with, and its length in bytes, padding included.
+fn parse_xattr(bytes: &[u8]) -> Result<(Vec<u8>, Vec<u8>, usize), ReadError> {
+    let damaged = || ReadError::Damaged("extended attributes");
+    let mut fields = Fields(bytes);
+    let (name_length, index, value_size) = (fields.u8()?, fields.u8()?, fields.u16()?);
+    let (suffix, after) = fields.0.split_at_checked(name_length.into()).ok_or_else(damaged)?;
+    let value = after.get(..value_size.into()).ok_or_else(damaged)?;
+    let prefix = XATTR_PREFIXES.iter().find(|(known, _)| *known == index).ok_or_else(damaged)?.1;
+    let length = (XATTR_ENTRY_LEN + suffix.len() + value.len()).next_multiple_of(XATTR_ENTRY_LEN);
+    Ok(([prefix, suffix].concat(), value.to_vec(), length))
 }
 
 /// Calls `visit` with name, nid and type of each entry in a directory block.

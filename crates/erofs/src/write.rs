@@ -1,17 +1,38 @@
-//! Fills the places of a [`Layout`] in: the second pass over the tree.
+//! Writes what a [`Layout`] has room for, front to back.
 
 use std::io::Write;
 
-use layer::{InodeId, Kind, MergedInode, MergedTree};
+use layer::{InodeId, Kind, MergedInode, MergedTree, Place};
 use sha2::{Digest, Sha256};
 
 use crate::crc32c::crc32c;
 use crate::erofs_format::{
-    BLOCK, BLOCK_BITS, BLOCK_USIZE, COMPAT_CHECKSUM, COMPAT_MTIME, EXTENDED, FLAT_INLINE, FLAT_PLAIN, FileType,
-    INODE_LEN, MAGIC, SUPERBLOCK_LEN, SUPERBLOCK_OFFSET, encode_device,
+    BLOCK, BLOCK_BITS, BLOCK_USIZE, CHECKSUM_OFFSET, COMPACT, COMPAT_CHECKSUM, COMPAT_MTIME, EXTENDED, FLAT_INLINE,
+    FLAT_PLAIN, FileType, MAGIC, SLOT, SUPERBLOCK_OFFSET, encode_device,
 };
-use crate::layout::{ErofsError, Layout, Place};
+use crate::layout::{ErofsError, Layout, Shape, block_number};
+use crate::packed::PackedContents;
+use crate::places::WINDOW;
 use crate::{directory, xattr};
+
+/// What a metadata image is made of.
+#[derive(Clone, Copy)]
+pub struct Source<'s, 'a> {
+    /// The tree.
+    pub tree: &'s MergedTree<'a>,
+    /// Length of each layer's data in blocks of [`BLOCK`] bytes, bottom layer first.
+    pub layer_data_blocks: &'s [u64],
+    /// The small contents, which become part of the metadata.
+    pub packed: &'s dyn PackedContents,
+    /// What the image is called; should name all that it is made of. The file system's UUID is a hash of it.
+    pub name: &'s [u8],
+}
+
+impl std::fmt::Debug for Source<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Source").field("tree", self.tree).field("name", &self.name).finish_non_exhaustive()
+    }
+}
 
 /// What was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,27 +43,44 @@ pub struct MetadataImage {
     pub device_blocks: u64,
     /// Number of inodes.
     pub inodes: u64,
-    /// The file system's UUID: a hash of the metadata, in the form of RFC 9562 version 8.
+    /// The file system's UUID, in the form of RFC 9562 version 8.
     pub uuid: [u8; 16],
 }
 
-/// Writes the metadata image of `tree` to `out`, front to back: [`MetadataImage::blocks`] times [`BLOCK`] bytes.
+/// Writes a metadata image to `out`, front to back: [`MetadataImage::blocks`] times [`BLOCK`] bytes, in pieces of some
+/// hundred kilobytes.
 ///
-/// `layer_data_blocks` holds the length of each layer's data in blocks, bottom layer first; the device consists of
-/// the metadata image and these data, in order. Memory: the image itself. Equal trees give equal bytes.
-pub fn write_metadata(
-    tree: &MergedTree<'_>,
-    layer_data_blocks: &[u64],
-    out: &mut impl Write,
-) -> Result<MetadataImage, ErofsError> {
+/// The device consists of the metadata image and the layers' data, in order. Memory: four bytes an inode, and what is
+/// constant. Equal sources give equal bytes.
+///
+/// # Errors
+///
+/// [`ErofsError`]; what was written until then is worth nothing.
+pub fn write_metadata(source: &Source<'_, '_>, out: &mut impl Write) -> Result<MetadataImage, ErofsError> {
+    let Source { tree, layer_data_blocks, .. } = *source;
     let layout = Layout::new(tree, layer_data_blocks)?;
-    let length = usize::try_from(u64::from(layout.blocks) * BLOCK).map_err(|_| ErofsError::TooLarge)?;
-    let mut image = vec![0; length];
-    for (id, inode) in tree.inodes() {
-        write_inode(&mut image, tree, &layout, id, &inode)?;
+    let uuid = uuid(source.name);
+    let mut window = Window { out, start: 0, bytes: Vec::new() };
+    window.put(SUPERBLOCK_OFFSET as u64, &superblock(tree, &layout, uuid))?;
+    let mut writer = Writer { source, layout: &layout, next_block: layout.data_block };
+    for (id, merged) in tree.inodes() {
+        let record = writer.inode(id, &merged)?;
+        window.put(layout.nid(id) * SLOT, &record)?;
     }
-    let uuid = write_superblock(&mut image, tree, &layout);
-    out.write_all(&image)?;
+    let mut end = layout.shared_block * BLOCK;
+    for attribute in layout.shared.encoded() {
+        window.put(end, &attribute)?;
+        end += attribute.len() as u64;
+    }
+    end = layout.data_block * BLOCK;
+    for (id, merged) in tree.inodes() {
+        writer.blocks(id, &merged, &mut |bytes| {
+            window.put(end, bytes)?;
+            end = (end + bytes.len() as u64).next_multiple_of(BLOCK);
+            Ok(())
+        })?;
+    }
+    window.finish()?;
     Ok(MetadataImage {
         blocks: layout.blocks.into(),
         device_blocks: layout.device_blocks.into(),
@@ -51,20 +89,66 @@ pub fn write_metadata(
     })
 }
 
-/// Writes fields one after the other.
-struct Fields<'a> {
-    rest: &'a mut [u8],
+/// The end of the image, which is not written yet: bytes may still be put into its last [`WINDOW`] blocks.
+struct Window<'w, W> {
+    out: &'w mut W,
+    /// Offset of the first byte.
+    start: u64,
+    /// Full blocks.
+    bytes: Vec<u8>,
 }
 
-impl<'a> Fields<'a> {
-    fn new(target: &'a mut [u8]) -> Self {
-        Self { rest: target }
+impl<W: Write> Window<'_, W> {
+    const FLUSH: usize = 512 << 10;
+
+    fn put(&mut self, offset: u64, bytes: &[u8]) -> Result<(), ErofsError> {
+        // The layout goes forward, but for holes within the window.
+        let start = offset.checked_sub(self.start).and_then(|start| usize::try_from(start).ok());
+        let start = start.ok_or(ErofsError::TooLarge)?;
+        let end = start + bytes.len();
+        if self.bytes.len() < end {
+            self.bytes.resize(end.next_multiple_of(BLOCK_USIZE), 0);
+        }
+        self.bytes[start..end].copy_from_slice(bytes);
+        if self.bytes.len() > Self::FLUSH {
+            self.write(self.bytes.len().saturating_sub(usize::try_from(WINDOW * BLOCK).unwrap_or(0)))?;
+        }
+        Ok(())
     }
 
+    /// Writes the first bytes: some full blocks.
+    fn write(&mut self, length: usize) -> Result<(), ErofsError> {
+        if self.start == 0 && length > 0 {
+            let checksum = crc32c(&self.bytes[SUPERBLOCK_OFFSET..BLOCK_USIZE]);
+            self.bytes[CHECKSUM_OFFSET..CHECKSUM_OFFSET + 4].copy_from_slice(&checksum.to_le_bytes());
+        }
+        self.out.write_all(&self.bytes[..length])?;
+        self.bytes.drain(..length);
+        self.start += length as u64;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<(), ErofsError> {
+        self.write(self.bytes.len())
+    }
+}
+
+/// The name's hash as a UUID.
+fn uuid(name: &[u8]) -> [u8; 16] {
+    let mut uuid = [0; 16];
+    uuid.copy_from_slice(&Sha256::digest(name)[..16]);
+    uuid[6] = uuid[6] & 0x0f | 0x80;
+    uuid[8] = uuid[8] & 0x3f | 0x80;
+    uuid
+}
+
+/// Fields one after the other.
+#[derive(Default)]
+struct Fields(Vec<u8>);
+
+impl Fields {
     fn put(&mut self, bytes: &[u8]) -> &mut Self {
-        let (field, rest) = std::mem::take(&mut self.rest).split_at_mut(bytes.len());
-        field.copy_from_slice(bytes);
-        self.rest = rest;
+        self.0.extend_from_slice(bytes);
         self
     }
 
@@ -79,83 +163,136 @@ impl<'a> Fields<'a> {
     fn u64(&mut self, value: u64) -> &mut Self {
         self.put(&value.to_le_bytes())
     }
+
+    /// A field that is known to be narrow enough.
+    fn narrow(&mut self, value: u32) -> &mut Self {
+        self.u16(u16::try_from(value).unwrap_or(u16::MAX))
+    }
 }
 
-/// A part of the image; the layout keeps every place within it.
-fn part(image: &mut [u8], offset: u64, length: usize) -> Result<&mut [u8], ErofsError> {
-    let start = usize::try_from(offset).map_err(|_| ErofsError::TooLarge)?;
-    image.get_mut(start..).and_then(|rest| rest.get_mut(..length)).ok_or(ErofsError::TooLarge)
+/// The superblock up to its UUID; the rest is zero, and the checksum comes when its block is complete.
+fn superblock(tree: &MergedTree<'_>, layout: &Layout<'_>, uuid: [u8; 16]) -> Vec<u8> {
+    let shared_block = if layout.shared.size > 0 { layout.shared_block } else { 0 };
+    let mut fields = Fields::default();
+    fields.u32(MAGIC).u32(0).u32(COMPAT_CHECKSUM | COMPAT_MTIME).put(&[BLOCK_BITS, 0]);
+    // The root is the first inode, in the first or second block.
+    fields.u16(u16::try_from(layout.nid(InodeId::ROOT)).unwrap_or(u16::MAX));
+    fields.u64(tree.len() as u64);
+    fields.u64(layout.time.seconds.cast_unsigned()).u32(layout.time.nanoseconds);
+    // Blocks are counted in 32 bits.
+    fields.u32(layout.device_blocks).u32(0).u32(u32::try_from(shared_block).unwrap_or(0)).put(&uuid);
+    fields.0
 }
 
-fn write_inode(
-    image: &mut [u8],
-    tree: &MergedTree<'_>,
-    layout: &Layout,
-    id: InodeId,
-    merged: &MergedInode<'_>,
-) -> Result<(), ErofsError> {
-    let place = &layout.places[id.index()];
-    let inode = &merged.inode;
-    let data_layout = if place.inline { FLAT_INLINE } else { FLAT_PLAIN };
-    let block_or_device = match inode.kind {
-        Kind::CharDevice(device) | Kind::BlockDevice(device) => encode_device(device),
-        _ => place.block,
-    };
-    Fields::new(part(image, place.offset, INODE_LEN)?)
-        .u16(EXTENDED | data_layout << 1)
-        .u16(xattr::count_field(place.xattr_size).ok_or(ErofsError::Xattrs { inode: id.get() })?)
-        .u16(FileType::of(inode.kind).mode_bits() | inode.mode)
-        .u16(0)
-        .u64(place.size)
-        .u32(block_or_device)
-        .u32(id.get() + 1)
-        .u32(inode.uid)
-        .u32(inode.gid)
-        .u64(inode.mtime.seconds.cast_unsigned())
-        .u32(inode.mtime.nanoseconds)
-        .u32(merged.links);
-    xattr::write(inode.xattrs, part(image, place.offset + INODE_LEN as u64, place.xattr_size)?);
-    match inode.kind {
-        Kind::Directory => {
-            let packed = directory::pack(&directory::entries(tree, id), |id| layout.places[id.index()].nid());
-            write_data(image, place, &packed)
+/// Makes the parts of the image.
+struct Writer<'w, 's, 'a> {
+    source: &'w Source<'s, 'a>,
+    layout: &'w Layout<'a>,
+    /// Where the next data go that are not inline.
+    next_block: u64,
+}
+
+impl Writer<'_, '_, '_> {
+    /// An inode, its attributes and its inline data.
+    fn inode(&mut self, id: InodeId, merged: &MergedInode<'_>) -> Result<Vec<u8>, ErofsError> {
+        let shape = self.layout.shape(self.source.tree, id, merged)?;
+        let inode = &merged.inode;
+        let block_or_device = match inode.kind {
+            Kind::CharDevice(device) | Kind::BlockDevice(device) => encode_device(device),
+            _ if shape.blocks > 0 => block_number(self.next_block)?,
+            _ => self.layout.block_of(id, merged)?,
+        };
+        self.next_block += shape.blocks;
+        let data_layout = if shape.inline > 0 { FLAT_INLINE } else { FLAT_PLAIN };
+        let mut fields = Fields(Vec::with_capacity(shape.len()));
+        fields.u16(data_layout << 1 | if shape.compact { COMPACT } else { EXTENDED });
+        fields.u16(xattr::count_field(shape.xattr_size).ok_or(ErofsError::Xattrs { inode: id.get() })?);
+        fields.u16(FileType::of(inode.kind).mode_bits() | inode.mode);
+        if shape.compact {
+            fields.narrow(merged.links).u32(u32::try_from(shape.size).unwrap_or(u32::MAX)).u32(0);
+            fields.u32(block_or_device).u32(id.get() + 1).narrow(inode.uid).narrow(inode.gid).u32(0);
+        } else {
+            fields.u16(0).u64(shape.size).u32(block_or_device).u32(id.get() + 1).u32(inode.uid).u32(inode.gid);
+            fields.u64(inode.mtime.seconds.cast_unsigned()).u32(inode.mtime.nanoseconds).u32(merged.links);
+            fields.put(&[0; 16]);
         }
-        Kind::Symlink(target) => write_data(image, place, target),
-        _ => Ok(()),
+        let Fields(mut record) = fields;
+        self.layout.shared.put_beside(inode.xattrs, &mut record);
+        self.put_inline(id, merged, shape, &mut record)?;
+        Ok(record)
     }
-}
 
-fn write_data(image: &mut [u8], place: &Place, data: &[u8]) -> Result<(), ErofsError> {
-    let tail = if place.inline { data.len() % BLOCK_USIZE } else { 0 };
-    let (blocks, tail) = data.split_at(data.len() - tail);
-    part(image, u64::from(place.block) * BLOCK, blocks.len())?.copy_from_slice(blocks);
-    if place.inline {
-        part(image, place.inline_offset(), tail.len())?.copy_from_slice(tail);
+    fn put_inline(
+        &self,
+        id: InodeId,
+        merged: &MergedInode<'_>,
+        shape: Shape,
+        record: &mut Vec<u8>,
+    ) -> Result<(), ErofsError> {
+        if shape.inline == 0 {
+            return Ok(());
+        }
+        let skip = shape.size - shape.inline as u64;
+        match merged.inode.kind {
+            Kind::Directory => {
+                record.extend(directory::packed_tail(self.source.tree, id, |id| self.layout.nid(id)));
+            }
+            Kind::Symlink(target) => record.extend_from_slice(&target[target.len() - shape.inline..]),
+            _ => {
+                let start = record.len();
+                record.resize(start + shape.inline, 0);
+                self.read_packed(id, merged, skip, &mut record[start..])?;
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Writes the superblock: the UUID is a hash over the image without it, the checksum comes last.
-fn write_superblock(image: &mut [u8], tree: &MergedTree<'_>, layout: &Layout) -> [u8; 16] {
-    const CHECKSUM: usize = SUPERBLOCK_OFFSET + 4;
-    const UUID: usize = SUPERBLOCK_OFFSET + 48;
-    Fields::new(&mut image[SUPERBLOCK_OFFSET..SUPERBLOCK_OFFSET + SUPERBLOCK_LEN])
-        .u32(MAGIC)
-        .u32(0)
-        .u32(COMPAT_CHECKSUM | COMPAT_MTIME)
-        .put(&[BLOCK_BITS, 0])
-        // The root is the first inode, in the first or second block.
-        .u16(u16::try_from(layout.places[0].nid()).unwrap_or(u16::MAX))
-        .u64(tree.len() as u64)
-        .u64(0)
-        .u32(0)
-        .u32(layout.device_blocks);
-    let mut uuid = [0; 16];
-    uuid.copy_from_slice(&Sha256::digest(&*image)[..16]);
-    uuid[6] = uuid[6] & 0x0f | 0x80;
-    uuid[8] = uuid[8] & 0x3f | 0x80;
-    image[UUID..UUID + 16].copy_from_slice(&uuid);
-    let checksum = crc32c(&image[SUPERBLOCK_OFFSET..BLOCK_USIZE]);
-    image[CHECKSUM..CHECKSUM + 4].copy_from_slice(&checksum.to_le_bytes());
-    uuid
+    /// Gives the data of an inode that are not inline to `put`: pieces that begin at blocks.
+    fn blocks(
+        &self,
+        id: InodeId,
+        merged: &MergedInode<'_>,
+        put: &mut dyn FnMut(&[u8]) -> Result<(), ErofsError>,
+    ) -> Result<(), ErofsError> {
+        const PIECE: usize = 16 * BLOCK_USIZE;
+        let shape = self.layout.shape(self.source.tree, id, merged)?;
+        let mut left = if shape.blocks > 0 { shape.size - shape.inline as u64 } else { 0 };
+        if left == 0 {
+            return Ok(());
+        }
+        match merged.inode.kind {
+            Kind::Directory => {
+                let blocks = usize::try_from(shape.blocks).unwrap_or(usize::MAX);
+                directory::packed(self.source.tree, id, |id| self.layout.nid(id))
+                    .take(blocks)
+                    .try_for_each(|block| put(&block))
+            }
+            Kind::Symlink(target) => put(target),
+            _ => {
+                let mut piece = vec![0; PIECE];
+                while left > 0 {
+                    let piece = &mut piece[..usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+                    self.read_packed(id, merged, shape.size - shape.inline as u64 - left, piece)?;
+                    put(piece)?;
+                    left -= piece.len() as u64;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Reads a file's packed content from byte `skip` on.
+    fn read_packed(
+        &self,
+        id: InodeId,
+        merged: &MergedInode<'_>,
+        skip: u64,
+        buffer: &mut [u8],
+    ) -> Result<(), ErofsError> {
+        let Kind::File(layer::Content { place: Place::Packed { offset }, .. }) = merged.inode.kind else {
+            return Ok(());
+        };
+        let read = self.source.packed.read(merged.layer, offset.saturating_add(skip), buffer);
+        read.map_err(|source| ErofsError::Packed { inode: id.get(), layer: merged.layer, source })
+    }
 }

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 
 use erofs::reader::{Image, ReadError};
-use erofs::{BLOCK, ReadAt, write_metadata};
+use erofs::{BLOCK, ErofsError, MetadataImage, PackedFiles, ReadAt, Source, write_metadata};
 use layer::{
-    Builder, Change, Changeset, Content, Device, Entry, Inode, InodeId, Kind, Limits, MergedTree, Place, Timestamp,
-    XattrBuf, merge,
+    Builder, Change, Changeset, Content, Device, Entry, Inode, InodeId, Kind, Limits, MergedTree, PACKED_MAX, Place,
+    Timestamp, XattrBuf, merge,
 };
 use proptest::prelude::*;
 
@@ -30,10 +30,15 @@ fn made() -> impl Strategy<Value = Made> {
     let path = prop::collection::vec(name.prop_filter("dots", |name| name != "." && name != ".."), 1..4);
     let prefix = prop_oneof![Just("user."), Just("trusted."), Just("security.")];
     let key = (prefix, "[a-z]{1,20}").prop_map(|(prefix, name)| format!("{prefix}{name}").into_bytes());
-    let xattrs = prop::collection::btree_map(key, prop::collection::vec(any::<u8>(), 0..300), 0..4);
-    let owner = (0..u32::MAX, 0..u32::MAX);
+    let key = prop_oneof![Just(b"user.often".to_vec()), Just(b"security.often".to_vec()), key];
+    let value = prop_oneof![Just(vec![7; 40]), prop::collection::vec(any::<u8>(), 0..300)];
+    let xattrs = prop::collection::btree_map(key, value, 0..4);
+    // Such that some inodes can be compact, and some attributes be shared.
+    let id = || prop_oneof![2 => 0..3_u32, 1 => 65_534..65_538_u32, 1 => any::<u32>()];
+    let owner = (id(), id());
+    let mtime = prop_oneof![2 => Just((1_700_000_000, 5)), 1 => (any::<i64>(), 0..1_000_000_000_u32)];
     let target = prop_oneof!["[a-z/.]{1,60}", "[a-z/]{3000,4095}"];
-    (path, 0..8_u8, any::<u32>(), 0..0o10000_u16, owner, (any::<i64>(), 0..1_000_000_000_u32), xattrs, target).prop_map(
+    (path, 0..12_u8, any::<u32>(), 0..0o10000_u16, owner, mtime, xattrs, target).prop_map(
         |(path, kind, number, mode, owner, mtime, xattrs, target)| Made {
             path,
             kind,
@@ -48,6 +53,12 @@ fn made() -> impl Strategy<Value = Made> {
 }
 
 const DATA_BLOCKS: u32 = 8;
+const PACKED_BYTES: u64 = 50_000;
+
+/// Any byte of the packed contents.
+fn packed_byte(at: u64) -> u8 {
+    u8::try_from(at % 253).unwrap()
+}
 
 impl Made {
     fn kind(&self) -> Kind<'_> {
@@ -59,6 +70,11 @@ impl Made {
             4 => Kind::BlockDevice(device),
             5 => Kind::Fifo,
             6 => Kind::File(Content::EMPTY),
+            7 | 8 => {
+                let size = 1 + u64::from(self.number) % PACKED_MAX;
+                let offset = u64::from(self.number / 1024) % (PACKED_BYTES - size);
+                Kind::File(Content { place: Place::Packed { offset }, size })
+            }
             _ => {
                 let block = self.number % DATA_BLOCKS;
                 let size = 1 + u64::from(self.number) % (u64::from(DATA_BLOCKS - block) * BLOCK);
@@ -87,16 +103,25 @@ fn changeset(entries: &[Made]) -> Changeset {
         let entry = Entry { directory: directory.as_bytes(), name: name.as_bytes(), change: Change::Inode(inode) };
         builder.push(&entry).expect("a sound entry");
     }
-    builder.finish(u64::from(DATA_BLOCKS) * BLOCK, 0).expect("contents lie inside")
+    builder.finish(u64::from(DATA_BLOCKS) * BLOCK, PACKED_BYTES).expect("contents lie inside")
+}
+
+/// Writes the metadata of a tree that has one layer.
+fn write(tree: &MergedTree<'_>, blocks: &[u64]) -> Result<(Vec<u8>, MetadataImage), ErofsError> {
+    let bytes: Vec<u8> = (0..PACKED_BYTES).map(packed_byte).collect();
+    let packed = PackedFiles::new(vec![(bytes, PACKED_BYTES)]);
+    let mut image = Vec::new();
+    let source = Source { tree, layer_data_blocks: blocks, packed: &packed, name: b"round trip" };
+    let written = write_metadata(&source, &mut image)?;
+    Ok((image, written))
 }
 
 fn image_of(tree: &MergedTree<'_>) -> Vec<u8> {
-    let mut image = Vec::new();
-    let written = write_metadata(tree, &[DATA_BLOCKS.into()], &mut image).expect("writes");
+    let blocks = [DATA_BLOCKS.into()];
+    let (mut image, written) = write(tree, &blocks).expect("writes");
     assert_eq!(image.len() as u64, written.blocks * BLOCK);
-    let mut again = Vec::new();
-    assert_eq!(write_metadata(tree, &[DATA_BLOCKS.into()], &mut again).expect("writes"), written);
-    assert_eq!(again, image, "the image is a function of the tree");
+    let again = write(tree, &blocks).expect("writes");
+    assert_eq!(again, (image.clone(), written), "the image is a function of the tree");
     image.extend((0..DATA_BLOCKS).flat_map(|block| [u8::try_from(block).unwrap(); 4096]));
     image
 }
@@ -113,7 +138,10 @@ fn compare(tree: &MergedTree<'_>, id: InodeId, image: &Image<Vec<u8>>, found: &e
         Kind::Symlink(target) => assert_eq!(image.read_link(found).expect("link"), target),
         Kind::CharDevice(device) | Kind::BlockDevice(device) => assert_eq!(found.device, device),
         Kind::Fifo => assert_eq!(found.size, 0),
-        Kind::File(Content { place: Place::Packed { .. }, .. }) => unreachable!("nothing is packed here"),
+        Kind::File(Content { place: Place::Packed { offset }, size }) => {
+            let content = image.read_file(found, u64::MAX).expect("content");
+            assert!(content.iter().copied().eq((offset..offset + size).map(packed_byte)));
+        }
         Kind::File(Content { place: Place::Data { offset }, size }) => {
             let content = image.read_file(found, u64::MAX).expect("content");
             assert_eq!(content.len() as u64, size);
@@ -191,7 +219,7 @@ proptest! {
 fn contents_outside_the_data_are_refused() {
     let entry = Made {
         path: vec![String::from("f")],
-        kind: 7,
+        kind: 9,
         number: 3,
         mode: 0o644,
         owner: (0, 0),
@@ -202,10 +230,10 @@ fn contents_outside_the_data_are_refused() {
     let changesets = [changeset(&[entry])];
     let tree = merge(&changesets, &Limits::default()).unwrap();
     for blocks in [&[][..], &[3]] {
-        let error = write_metadata(&tree, blocks, &mut Vec::new()).unwrap_err();
+        let error = write(&tree, blocks).unwrap_err();
         assert_eq!(error.to_string(), "the content of inode 1 lies outside the data of layer 0");
     }
-    let error = write_metadata(&tree, &[1 << 32], &mut Vec::new()).unwrap_err();
+    let error = write(&tree, &[1 << 32]).unwrap_err();
     assert_eq!(error.to_string(), "the image's device would have more than 2³² blocks");
 }
 

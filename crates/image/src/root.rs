@@ -1,9 +1,9 @@
 //! The metadata image of an image, and the root device that it makes together with its layers' data.
 
-use std::io::BufWriter;
+use std::fs::File;
 use std::path::PathBuf;
 
-use erofs::ErofsError;
+use erofs::{ErofsError, PackedFiles, Source};
 use layer::{Changeset, Limits};
 use state::{ImageRecord, RootRecord};
 use store::{Digest, FileIngest, LayerFiles, Lease, Object, StoreError};
@@ -116,14 +116,14 @@ impl Images {
         let tree = layer::merge(&changesets, &limits)
             .map_err(|source| ImageError::Merge { image: image.to_owned(), source })?;
         let blocks: Vec<_> = layers.iter().map(|l| l.facts.data_length / erofs::BLOCK).collect();
+        let packed = PackedFiles::new(layers.iter().map(open_packed).collect::<Result<_>>()?);
+        let name = root_digest(layers).to_string();
+        let source = Source { tree: &tree, layer_data_blocks: &blocks, packed: &packed, name: name.as_bytes() };
         let ingest = self.store.ingest_file()?;
-        let mut out = BufWriter::with_capacity(1 << 20, ingest.file());
-        let written = erofs::write_metadata(&tree, &blocks, &mut out).map_err(|source| match source {
+        let written = erofs::write_metadata(&source, &mut ingest.file()).map_err(|source| match source {
             ErofsError::Write(source) => StoreError::io("write", ingest.shown(), source).into(),
             source => ImageError::Metadata { image: image.to_owned(), source },
         })?;
-        let flushed = out.into_inner().map_err(std::io::IntoInnerError::into_error);
-        flushed.map_err(|e| StoreError::io("write", ingest.shown(), e))?;
         Ok((ingest, written.blocks * erofs::BLOCK))
     }
 
@@ -131,18 +131,25 @@ impl Images {
         let bytes = self.store.read_tree(layer)?;
         let changeset =
             Changeset::decode(bytes, limits).map_err(|source| ImageError::Tree { diff_id: layer.diff_id, source })?;
-        if changeset.data_bytes() != layer.facts.data_length {
+        let lengths = (changeset.data_bytes(), changeset.packed_bytes());
+        if lengths != (layer.facts.data_length, layer.facts.packed_length) {
             return Err(ImageError::Damaged {
                 image: format!("with layer {}", layer.diff_id),
-                problem: "the layer's tree and data do not belong together".into(),
+                problem: "the layer's tree and contents do not belong together".into(),
             });
         }
         Ok(changeset)
     }
 }
 
+/// A layer's packed contents, and their length in bytes.
+fn open_packed(layer: &LayerFiles) -> Result<(File, u64)> {
+    let file = File::open(&layer.packed).map_err(|e| StoreError::io("open", &layer.packed, e))?;
+    Ok((file, layer.facts.packed_length))
+}
+
 /// Names a metadata image by all that it depends on.
-fn root_digest(layers: &[LayerFiles]) -> Digest {
+pub(crate) fn root_digest(layers: &[LayerFiles]) -> Digest {
     let mut text = format!("coracle root\nchangeset {}\nerofs {}\n", layer::FORMAT_VERSION, erofs::FORMAT_VERSION);
     for layer in layers {
         text.push_str(&layer.diff_id.to_string());

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use layer::{Changeset, FileSink, Limits};
+use erofs::{PackedFiles, Source};
+use layer::{Changeset, LayerWriter, Limits};
 use sha2::{Digest, Sha256};
 
 /// Runs a program and fails the test unless it succeeds; gives its standard output.
@@ -34,32 +34,48 @@ pub(crate) fn shell(directory: &Path, script: &str) {
     run("bash", &["-c".as_ref(), script.as_ref()]);
 }
 
+/// A layer's files.
+struct Layer {
+    changeset: Changeset,
+    data: PathBuf,
+    packed: File,
+}
+
+/// Converts an archive to files in `directory`.
+fn convert_layer(archive: &Path, directory: &Path, number: usize) -> Layer {
+    let file = |name: &str| {
+        let path = directory.join(format!("{name}{number}"));
+        (File::options().read(true).write(true).create_new(true).open(&path).expect("a file of the layer"), path)
+    };
+    let ((data, data_path), (packed, _), (tree, tree_path)) = (file("data"), file("packed"), file("tree"));
+    let contents = packed.try_clone().expect("the same file");
+    let writer = LayerWriter { data, packed, tree, skeleton: file("skeleton").0 };
+    let limits = Limits::default();
+    let written = layer::read_layer(File::open(archive).expect("archive"), writer, &limits)
+        .unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
+    let changeset = Changeset::decode(fs::read(tree_path).expect("tree"), &limits).expect("decodes");
+    assert_eq!((changeset.data_bytes(), changeset.packed_bytes()), (written.data_length, written.packed_length));
+    Layer { changeset, data: data_path, packed: contents }
+}
+
 /// Converts layer archives and writes metadata and data to one file, as the guest sees them.
 pub(crate) fn convert(archives: &[PathBuf], image: &Path) {
-    let limits = Limits::default();
     let directory = image.parent().expect("the image is in a directory");
-    let mut changesets: Vec<Changeset> = Vec::new();
-    let mut data: Vec<PathBuf> = Vec::new();
-    for (number, archive) in archives.iter().enumerate() {
-        let path = directory.join(format!("data{number}"));
-        let mut sink = FileSink::new(File::create_new(&path).expect("data file"));
-        let changeset = layer::read_layer(File::open(archive).expect("archive"), &mut sink, &limits)
-            .unwrap_or_else(|error| panic!("{}: {error}", archive.display()));
-        let decoded = Changeset::decode(changeset.encode().to_vec(), &limits).expect("decodes");
-        assert_eq!(decoded, changeset);
-        changesets.push(decoded);
-        data.push(path);
-    }
-    let merged = layer::merge(&changesets, &limits).expect("layers merge");
+    let layers = archives.iter().enumerate().map(|(number, archive)| convert_layer(archive, directory, number));
+    let layers: Vec<Layer> = layers.collect();
+    let changesets: Vec<Changeset> = layers.iter().map(|layer| layer.changeset.clone()).collect();
+    let merged = layer::merge(&changesets, &Limits::default()).expect("layers merge");
     let blocks: Vec<u64> = changesets.iter().map(|changeset| changeset.data_bytes() / erofs::BLOCK).collect();
+    let packed = layers.iter().map(|layer| (&layer.packed, layer.changeset.packed_bytes())).collect();
+    let packed = PackedFiles::new(packed);
+    let source = Source { tree: &merged, layer_data_blocks: &blocks, packed: &packed, name: b"a test" };
     let mut out = File::create_new(image).expect("image");
-    let written = erofs::write_metadata(&merged, &blocks, &mut out).expect("metadata is written");
-    out.flush().expect("flush");
+    let written = erofs::write_metadata(&source, &mut out).expect("metadata is written");
     assert_eq!(out.metadata().expect("metadata").len(), written.blocks * erofs::BLOCK);
     let mut end = written.blocks * erofs::BLOCK;
-    for (path, blocks) in data.iter().zip(&blocks) {
+    for (layer, blocks) in layers.iter().zip(&blocks) {
         // Keeps holes, and thereby makes images of sparse files cheap.
-        let arguments = [OsStr::new("if="), path.as_os_str(), OsStr::new("of="), image.as_os_str()];
+        let arguments = [OsStr::new("if="), layer.data.as_os_str(), OsStr::new("of="), image.as_os_str()];
         let joined = |at: usize| [arguments[at], arguments[at + 1]].join(OsStr::new(""));
         let seek = format!("seek={}", end / erofs::BLOCK);
         run("dd", &[&joined(0), &joined(2), seek.as_ref(), "bs=4096".as_ref(), "conv=sparse,notrunc".as_ref()]);
