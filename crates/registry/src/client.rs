@@ -69,7 +69,7 @@ pub enum Upload<'a> {
         /// Its length in bytes.
         size: u64,
         /// Opens it at its first byte.
-        open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+        open: &'a dyn Fn() -> io::Result<Box<dyn Read + Send + 'a>>,
     },
     /// It is made while it is sent.
     Stream(Box<dyn Read + Send + 'a>),

@@ -23,6 +23,9 @@ use crate::network::{Endpoint, Network};
 use crate::pull::{Object, digest_of, scope, url_of};
 use crate::range;
 
+/// Opens what is pushed, at its first byte.
+type Open<'o> = &'o dyn Fn() -> io::Result<Box<dyn Read + Send + 'o>>;
+
 /// A stream goes in pieces of so many bytes, unless the registry wants longer ones…
 const CHUNK: u64 = 4 << 20;
 /// …but never longer than this.
@@ -57,7 +60,7 @@ impl Push<'_> {
         &self,
         digest: Digest,
         size: u64,
-        open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+        open: Open<'_>,
     ) -> Result<(), RegistryError> {
         let mut retries = self.network.retries(&self.endpoint);
         let mut renewed = false;
@@ -88,7 +91,7 @@ impl Push<'_> {
         &self,
         digest: Digest,
         size: u64,
-        open: &dyn Fn() -> io::Result<Box<dyn Read + Send>>,
+        open: Open<'_>,
     ) -> Result<(), RegistryError> {
         let desk = self.desk();
         let session = self.background.run(async move { desk.start_once(&[]).await })?;
@@ -154,7 +157,7 @@ impl Push<'_> {
 }
 
 /// Moves bytes from a reader to the network. Stops without an error when the network wants no more.
-fn pump(reader: Box<dyn Read + Send>, pieces: &Sender<Bytes>, size: u64) -> io::Result<()> {
+fn pump(reader: Box<dyn Read + Send + '_>, pieces: &Sender<Bytes>, size: u64) -> io::Result<()> {
     let mut left = size;
     // One byte more shows that there is more than was said.
     let mut reader = reader.take(size.saturating_add(1));
