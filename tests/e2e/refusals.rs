@@ -225,7 +225,7 @@ fn refused(out: Output, parts: &[&str]) {
 #[test]
 fn image_that_is_not_there() {
     let coracle = Coracle::new();
-    refused(coracle.run(["no-such-image", "true"]), &["no-such-image", "hint:"]);
+    refused(coracle.run(["--pull", "never", "no-such-image", "true"]), &["no-such-image", "hint:"]);
     coracle.nothing_left();
 }
 

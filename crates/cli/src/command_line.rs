@@ -8,7 +8,10 @@ use engine::AcceleratorChoice;
 
 use crate::{
     format::InspectFormat,
-    image_flags::{ImageInspectFlags, ImagesFlags, ListFlags, LoadFlags, RmiFlags, TagFlags},
+    image_flags::{
+        DfFlags, HistoryFlags, ImageInspectFlags, ImagesFlags, ListFlags, LoadFlags, PruneFlags, RmiFlags, TagFlags,
+    },
+    registry_flags::{LoginFlags, LogoutFlags, PullFlags, PushFlags},
     run_flags::RunFlags,
 };
 
@@ -63,10 +66,16 @@ pub(crate) enum Command {
     Inspect(InspectFlags),
     /// Remove containers
     Rm(RmFlags),
+    /// Pull an image from a registry
+    Pull(PullFlags),
+    /// Push an image to a registry
+    Push(PushFlags),
     /// Load images from an archive or an OCI layout
     Load(LoadFlags),
     /// List images
     Images(ImagesFlags),
+    /// Show how an image was made
+    History(HistoryFlags),
     /// Give an image one more name
     Tag(TagFlags),
     /// Remove images
@@ -74,6 +83,13 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Log in to a registry
+    Login(LoginFlags),
+    /// Log out from a registry
+    Logout(LogoutFlags),
+    /// Show and free disk space
+    #[command(subcommand)]
+    System(SystemCommand),
     /// Find out what this host can do, and what to do about the rest
     Doctor(DoctorFlags),
     /// Show versions
@@ -81,7 +97,18 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show what is on disk
+    Df(DfFlags),
+    /// Remove stopped containers and images that nobody uses
+    Prune(PruneFlags),
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
+    /// Show how an image was made
+    #[command(override_usage = "coracle image history [OPTIONS] IMAGE")]
+    History(HistoryFlags),
     /// Show everything about images, as JSON
     Inspect(ImageInspectFlags),
     /// Load images from an archive or an OCI layout
@@ -89,6 +116,14 @@ pub(crate) enum ImageCommand {
     /// List images
     #[command(visible_alias = "list")]
     Ls(ImagesFlags),
+    /// Remove images that nobody uses
+    Prune(PruneFlags),
+    /// Pull an image from a registry
+    #[command(override_usage = "coracle image pull [OPTIONS] NAME[:TAG|@DIGEST]")]
+    Pull(PullFlags),
+    /// Push an image to a registry
+    #[command(override_usage = "coracle image push [OPTIONS] NAME[:TAG]")]
+    Push(PushFlags),
     /// Remove images
     #[command(override_usage = "coracle image rm [OPTIONS] IMAGE...")]
     Rm(RmiFlags),

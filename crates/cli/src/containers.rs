@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 
 use engine::{
     ContainerRecord, ContainerState, Engine, StateError, containers, image::ImageError, names::short_id,
-    process::wall_clock_ns,
+    process::wall_clock_ns, quantity::human_decimal,
 };
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use crate::{
 /// Longest command that a table shows.
 const COMMAND_LENGTH: usize = 20;
 
-const FIELDS: Fields = Fields(&[
+pub(crate) const FIELDS: Fields = Fields(&[
     ("ID", "CONTAINER ID"),
     ("Image", "IMAGE"),
     ("Command", "COMMAND"),
@@ -33,7 +33,11 @@ const FIELDS: Fields = Fields(&[
     ("Labels", "LABELS"),
     ("Mounts", "MOUNTS"),
     ("Networks", "NETWORKS"),
+    ("Size", "SIZE"),
 ]);
+
+/// What `system df -v` shows of containers.
+pub(crate) const USAGE_COLUMNS: [&str; 7] = ["ID", "Image", "Command", "Size", "RunningFor", "Status", "Names"];
 
 pub(crate) fn list(engine: &Engine, flags: &PsFlags) -> anyhow::Result<()> {
     let mut records = engine.containers()?;
@@ -47,7 +51,7 @@ pub(crate) fn list(engine: &Engine, flags: &PsFlags) -> anyhow::Result<()> {
     let now = wall_clock_ns();
     let rows: Vec<Row> = records.iter().map(|record| row(record, *no_trunc, now)).collect();
     let columns = ["ID", "Image", "Command", "RunningFor", "Status", "Names"];
-    format::to_stdout(|mut out| format::write_list(&mut out, &format.format, FIELDS, &columns, &rows))
+    format::to_stdout(|out| format::write_list(out, &format.format, FIELDS, &columns, &rows))
 }
 
 fn shown_id(record: &ContainerRecord, whole: bool) -> &str {
@@ -72,7 +76,13 @@ fn row(record: &ContainerRecord, whole: bool, now: i64) -> Row {
         ("Labels", "".into()),
         ("Mounts", "".into()),
         ("Networks", "".into()),
+        ("Size", "N/A".into()),
     ])
+}
+
+/// A container with what it costs on disk.
+pub(crate) fn row_with_size(record: &ContainerRecord, size: u64, now: i64) -> Row {
+    row(record, false, now).with([("Size", human_decimal(size).into())])
 }
 
 fn status(record: &ContainerRecord, now: i64) -> String {
@@ -93,7 +103,7 @@ pub(crate) fn inspect(engine: &Engine, flags: &InspectFlags) -> anyhow::Result<u
         Some(InspectKind::Image) => images::inspected(engine, name),
         None => inspected(engine, name),
     });
-    format::to_stdout(|mut out| format::write_things(&mut out, flags.format.as_ref(), &found))?;
+    format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
     Ok(code)
 }
 

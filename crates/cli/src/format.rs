@@ -86,9 +86,26 @@ pub(crate) struct Fields(pub(crate) &'static [(&'static str, &'static str)]);
 pub(crate) struct Row(Value);
 
 impl Row {
-    /// The row with these fields; `texts` has what [`Fields`] names, in the same order.
-    pub(crate) fn new<const N: usize>(texts: [(&str, Value); N]) -> Self {
-        Self(Value::Object(texts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+    /// The row with these fields.
+    pub(crate) fn new<const N: usize>(fields: [(&str, Value); N]) -> Self {
+        Self(Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+    }
+
+    /// The row with other values for these fields.
+    pub(crate) fn with<const N: usize>(mut self, fields: [(&str, Value); N]) -> Self {
+        for (name, value) in fields {
+            self.0[name] = value;
+        }
+        self
+    }
+
+    /// The row with the fields of an object.
+    pub(crate) fn of(fields: Value) -> Self {
+        Self(fields)
+    }
+
+    pub(crate) fn into_value(self) -> Value {
+        self.0
     }
 
     fn text(&self, field: &str) -> String {
@@ -108,7 +125,7 @@ impl fmt::Display for Row {
 
 /// Writes a list. `columns` are the fields that its own table shows.
 pub(crate) fn write_list(
-    out: &mut impl Write,
+    out: &mut dyn Write,
     format: &ListFormat,
     fields: Fields,
     columns: &[&str],
@@ -138,7 +155,7 @@ pub(crate) fn write_list(
 
 /// Writes things as `inspect` does: a list of them in JSON, or what the format makes of each.
 pub(crate) fn write_things(
-    out: &mut impl Write,
+    out: &mut dyn Write,
     format: Option<&InspectFormat>,
     things: &[Value],
 ) -> anyhow::Result<()> {
@@ -151,7 +168,7 @@ pub(crate) fn write_things(
 }
 
 fn write_lines<'a>(
-    out: &mut impl Write,
+    out: &mut dyn Write,
     template: &Template,
     values: impl Iterator<Item = &'a Value>,
 ) -> anyhow::Result<()> {

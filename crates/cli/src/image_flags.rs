@@ -6,6 +6,7 @@ use clap::Args;
 use engine::image::Platform;
 
 use crate::{
+    filters::Filter,
     format::{InspectFormat, ListFormat},
     progress::{self, ProgressFlags},
 };
@@ -40,6 +41,9 @@ pub(crate) struct ImagesFlags {
     /// Show digests
     #[arg(long)]
     pub(crate) digests: bool,
+    /// Only images with dangling=true, reference=PATTERN, before=IMAGE, since=IMAGE, until=TIME, label=KEY[=VALUE]
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<Filter>,
     #[command(flatten)]
     pub(crate) list: ListFlags,
 }
@@ -64,6 +68,52 @@ pub(crate) struct RmiFlags {
     /// Names or ids
     #[arg(required = true, value_name = "IMAGE")]
     pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle history [OPTIONS] IMAGE")]
+pub(crate) struct HistoryFlags {
+    /// Name or id
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// Sizes and times for people; =false for bytes and dates
+    #[arg(
+        short = 'H',
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) human: bool,
+    #[command(flatten)]
+    pub(crate) list: ListFlags,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PruneFlags {
+    /// All images without a container, not only those without a name
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    /// Do not ask
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Only what has until=TIME, label=KEY[=VALUE] or label!=KEY[=VALUE]; a time is as in 24h or 2026-11-23
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) filter: Vec<Filter>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DfFlags {
+    /// Show images, containers and content one by one
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
+    #[command(flatten)]
+    pub(crate) format: FormatFlag,
 }
 
 #[derive(Debug, Args)]

@@ -2,10 +2,17 @@
 
 use std::io::{self, Write as _};
 
-use engine::{Engine, ImageRecord, image::familiar, names::short_id, process::wall_clock_ns, quantity::human_decimal};
+use engine::{
+    Engine, ImageRecord,
+    image::{ImageUsage, familiar},
+    names::short_id,
+    process::wall_clock_ns,
+    quantity::human_decimal,
+};
 use serde_json::Value;
 
 use crate::{
+    filters,
     format::{self, Fields, ListFormat, Row},
     image_flags::{ImageInspectFlags, ImagesFlags, ListFlags, RmiFlags, TagFlags},
     report, table,
@@ -17,7 +24,7 @@ const NONE: &str = "<none>";
 /// What stands where nothing was counted.
 const NOT_COUNTED: &str = "N/A";
 
-const FIELDS: Fields = Fields(&[
+pub(crate) const FIELDS: Fields = Fields(&[
     ("ID", "IMAGE ID"),
     ("Repository", "REPOSITORY"),
     ("Tag", "TAG"),
@@ -32,8 +39,13 @@ const FIELDS: Fields = Fields(&[
     ("Platform", "PLATFORM"),
 ]);
 
+/// What `system df -v` shows of images.
+pub(crate) const USAGE_COLUMNS: [&str; 8] =
+    ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"];
+
 pub(crate) fn list(engine: &Engine, flags: &ImagesFlags) -> anyhow::Result<()> {
-    let images = engine.images().list()?;
+    let filter = filters::of_list(&flags.filter, flags.name.as_deref(), wall_clock_ns())?;
+    let images = engine.images().list_filtered(&filter)?;
     let ListFlags { quiet, no_trunc, format } = &flags.list;
     if *quiet && format.format == ListFormat::Table {
         return format::to_stdout(|out| {
@@ -49,7 +61,7 @@ pub(crate) fn list(engine: &Engine, flags: &ImagesFlags) -> anyhow::Result<()> {
     } else {
         &["Repository", "Tag", "ID", "CreatedSince", "Size"]
     };
-    format::to_stdout(|mut out| format::write_list(&mut out, &format.format, FIELDS, columns, &rows))
+    format::to_stdout(|out| format::write_list(out, &format.format, FIELDS, columns, &rows))
 }
 
 fn shown_id(id: &str, whole: bool) -> &str {
@@ -115,10 +127,26 @@ fn row(image: &ImageRecord, name: &Name, whole: bool, now: i64) -> Row {
     ])
 }
 
+/// An image with what it costs on disk, a row for each name.
+pub(crate) fn usage_rows(usage: &ImageUsage, now: i64) -> Vec<Row> {
+    let ImageUsage { image, containers, size, shared } = usage;
+    let rows = names(&image.names, &image.digests, false).into_iter().map(|name| {
+        let row = row(image, &name, false, now);
+        row.with([
+            ("Size", human_decimal(*size).into()),
+            ("VirtualSize", human_decimal(*size).into()),
+            ("SharedSize", human_decimal(*shared).into()),
+            ("UniqueSize", human_decimal(usage.unique()).into()),
+            ("Containers", containers.to_string().into()),
+        ])
+    });
+    rows.collect()
+}
+
 /// Shows all that there are, and complains about the others.
 pub(crate) fn inspect(engine: &Engine, flags: &ImageInspectFlags) -> anyhow::Result<u8> {
     let (found, code) = report::each(&flags.names, |name| inspected(engine, name));
-    format::to_stdout(|mut out| format::write_things(&mut out, flags.format.as_ref(), &found))?;
+    format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
     Ok(code)
 }
 

@@ -1,9 +1,11 @@
 //! `coracle`: the command line. Flags become a request to the engine; what comes back becomes text, streams and an
 //! exit code. Nothing is decided here that another front end would have to decide too.
 //!
-//! - [`command_line`], [`run_flags`] and [`image_flags`] are the flags, [`resolve`] turns them into a request.
+//! - [`command_line`], [`run_flags`], [`image_flags`] and [`registry_flags`] are the flags, [`resolve`] turns those of
+//!   `run` into a request.
 //! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
-//! - [`images`], [`containers`], [`load`], [`doctor`] are the other commands.
+//! - [`images`], [`history`], [`load`], [`transfer`], [`login`], [`system`], [`containers`] and [`doctor`] are the
+//!   other commands; [`filters`] are what confines them, [`prompt`] asks.
 //! - [`format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
 //!   far they have got.
 //! - [`report`] is the only place that prints errors.
@@ -15,18 +17,25 @@ mod attach;
 mod command_line;
 mod containers;
 mod doctor;
+mod filters;
 mod format;
+mod history;
 mod image_flags;
 mod images;
 mod load;
+mod login;
 mod progress;
+mod prompt;
+mod registry_flags;
 mod report;
 mod resolve;
 mod run;
 mod run_flags;
+mod system;
 mod table;
 mod template;
 mod terminal;
+mod transfer;
 
 use std::{
     env,
@@ -37,7 +46,7 @@ use std::{
 use clap::{Parser as _, error::ErrorKind};
 use engine::{AcceleratorChoice, Engine, Environment, Home, Installation, Settings};
 
-use crate::command_line::{Command, CommandLine, GlobalFlags, ImageCommand};
+use crate::command_line::{Command, CommandLine, GlobalFlags, ImageCommand, SystemCommand};
 
 fn main() -> ExitCode {
     let begun = engine::timings::now();
@@ -84,6 +93,16 @@ fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {
         Command::Version => version(),
         Command::Load(flags) | Command::Image(ImageCommand::Load(flags)) => load::load(&open(&global)?, &flags)?,
         Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => images::list(&open(&global)?, &flags)?,
+        Command::History(flags) | Command::Image(ImageCommand::History(flags)) => {
+            history::history(&open(&global)?, &flags)?;
+        }
+        Command::Pull(flags) | Command::Image(ImageCommand::Pull(flags)) => transfer::pull(&open(&global)?, &flags)?,
+        Command::Push(flags) | Command::Image(ImageCommand::Push(flags)) => transfer::push(&open(&global)?, &flags)?,
+        Command::Login(flags) => login::login(&open(&global)?, &flags)?,
+        Command::Logout(flags) => login::logout(&flags)?,
+        Command::Image(ImageCommand::Prune(flags)) => system::prune_images(&open(&global)?, &flags)?,
+        Command::System(SystemCommand::Df(flags)) => system::df(&open(&global)?, &flags)?,
+        Command::System(SystemCommand::Prune(flags)) => system::prune(&open(&global)?, &flags)?,
         Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
             return images::remove(&open(&global)?, &flags);
         }
@@ -108,6 +127,7 @@ struct Place {
     home: Home,
     installation: Installation,
     accelerator: AcceleratorChoice,
+    settings: Settings,
 }
 
 impl Place {
@@ -121,11 +141,12 @@ impl Place {
             home: environment.home().ok_or(engine::Error::NoHome)?,
             installation: Installation::find(&settings)?,
             accelerator: flags.accel.map(AcceleratorChoice::from).or(settings.accel).unwrap_or_default(),
+            settings,
         })
     }
 }
 
 fn open(flags: &GlobalFlags) -> anyhow::Result<Engine> {
     let place = Place::find(flags)?;
-    Ok(Engine::open(place.home, place.installation)?)
+    Ok(Engine::open(place.home, place.installation, &place.settings)?)
 }

@@ -53,7 +53,6 @@ pub(crate) struct ProgressFlags {
 
 /// What is being done, and so which words tell of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(dead_code, reason = "pull and push come next")]
 pub(crate) enum Task {
     Load,
     Pull,

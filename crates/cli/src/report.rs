@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use engine::registry::RegistryError;
+
 use crate::table::visible;
 
 /// Exit code of a container that could not be run, as Docker has it.
@@ -72,8 +74,21 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     error.chain().find_map(|cause| {
         let of_engine = || cause.downcast_ref::<engine::Error>()?.hint();
         let of_image = || cause.downcast_ref::<engine::image::ImageError>()?.hint();
+        let of_registry = || login_hint(cause.downcast_ref()?);
         let own = || Some(cause.downcast_ref::<Refusal>()?.hint.clone());
-        of_engine().or_else(of_image).or_else(own)
+        of_registry().or_else(of_engine).or_else(of_image).or_else(own)
+    })
+}
+
+/// Who may not see something is told how to log in where it is.
+fn login_hint(error: &RegistryError) -> Option<String> {
+    let RegistryError::Unauthorized { url, sent, .. } = error else { return None };
+    let host = url.split_once("://").map_or(&**url, |(_, rest)| rest).split('/').next()?;
+    let host = if host == "registry-1.docker.io" { "docker.io" } else { host };
+    Some(if *sent {
+        format!("user or password are not accepted: `coracle login {host}` takes others")
+    } else {
+        format!("`coracle login {host}` logs in; or check the name: a repository that is not there looks the same")
     })
 }
 

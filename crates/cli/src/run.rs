@@ -16,6 +16,7 @@ use crate::{
     report, resolve,
     run_flags::RunFlags,
     terminal::{self, RawMode},
+    transfer::PullForRun,
 };
 
 /// Most lines of a kernel log that are shown.
@@ -30,14 +31,24 @@ pub(crate) fn run(global: &GlobalFlags, flags: &RunFlags, begun: u64) -> anyhow:
     }
     let place = Place::find(global)?;
     let id_file = flags.container.cidfile.as_deref().map(IdFile::create).transpose()?;
-    let engine = Engine::open(place.home, place.installation)?;
+    let engine = Engine::open(place.home, place.installation, &place.settings)?;
     let options = RunOptions {
         accelerator: place.accelerator,
         streams: AttachedStreams { stdin: interactive, stdout: true, stderr: !tty },
         terminal_size: terminal::size().unwrap_or_default(),
         begun,
     };
-    let mut run = engine.run(&request, &options)?;
+    let pull = PullForRun {
+        image: &request.image,
+        platform: request.platform.as_deref(),
+        policy: flags.container.pull,
+        quiet: flags.container.quiet,
+    };
+    pull.before(&engine)?;
+    let mut run = match engine.run(&request, &options) {
+        Err(error) if pull.after(&engine, &error)? => engine.run(&request, &options)?,
+        run => run?,
+    };
     if let Some(file) = id_file {
         file.write(&run.id)?;
     }

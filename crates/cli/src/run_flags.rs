@@ -14,6 +14,8 @@ use engine::{
     rlimit,
 };
 
+use crate::registry_flags::PullPolicy;
+
 /// What `run` is given.
 #[derive(Debug, Args)]
 #[command(
@@ -65,6 +67,18 @@ pub(crate) struct ContainerFlags {
     /// The image must be for this platform, as in linux/amd64
     #[arg(long, value_name = "PLATFORM", value_parser = platform)]
     pub(crate) platform: Option<String>,
+    /// Pull the image: always, if it is missing (as without this), or never
+    #[arg(
+        long,
+        value_name = "WHEN",
+        default_value = "missing",
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) pull: PullPolicy,
+    /// Say nothing of the pull
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
     /// Say on standard error where the time went
     #[arg(long)]
     pub(crate) timings: bool,

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 /// Columns are as wide as their widest cell, three spaces apart; the last is not padded. Control characters, which
 /// names and histories of images may hold, are written as escapes, so that none reaches the terminal.
-pub(crate) fn write(out: &mut impl Write, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
+pub(crate) fn write(out: &mut dyn Write, header: &[&str], rows: &[Vec<String>]) -> io::Result<()> {
     let header = header.iter().map(|cell| (*cell).to_owned()).collect();
     let visible = |row: &Vec<String>| row.iter().map(|cell| visible(cell)).collect();
     let lines: Vec<Vec<String>> = std::iter::once(header).chain(rows.iter().map(visible)).collect();

@@ -1,4 +1,5 @@
-//! The user's terminal: raw while a container has it, and as it was before on every way out.
+//! The user's terminal: raw while a container has it, silent while a password is typed, and as it was before on
+//! every way out.
 
 use std::{
     io::{self, IsTerminal},
@@ -7,7 +8,7 @@ use std::{
 };
 
 use engine::TerminalSize;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 
 /// What the terminal was before. Kept apart from [`RawMode`] because panics and forced exits run no destructors.
 static BEFORE: Mutex<Option<Termios>> = Mutex::new(None);
@@ -27,11 +28,7 @@ impl RawMode {
                 default(info);
             }));
         });
-        let before = tcgetattr(rustix::stdio::stdin())?;
-        let mut raw = before.clone();
-        raw.make_raw();
-        *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
-        tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &raw)?;
+        change(Termios::make_raw)?;
         Ok(Self(()))
     }
 }
@@ -40,6 +37,33 @@ impl Drop for RawMode {
     fn drop(&mut self) {
         restore();
     }
+}
+
+/// What is typed at standard input is not shown for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Hidden(());
+
+impl Hidden {
+    pub(crate) fn enter() -> io::Result<Self> {
+        change(|termios| termios.local_modes.remove(LocalModes::ECHO))?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Changes the terminal at standard input, and remembers what it was.
+fn change(how: impl FnOnce(&mut Termios)) -> io::Result<()> {
+    let before = tcgetattr(rustix::stdio::stdin())?;
+    let mut changed = before.clone();
+    how(&mut changed);
+    *BEFORE.lock().unwrap_or_else(PoisonError::into_inner) = Some(before);
+    tcsetattr(rustix::stdio::stdin(), OptionalActions::Now, &changed)?;
+    Ok(())
 }
 
 /// Puts the terminal back as it was, if it is not.

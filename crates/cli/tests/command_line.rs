@@ -43,6 +43,15 @@ fn help() {
         ("image.txt", &["image", "--help"]),
         ("image-rm.txt", &["image", "rm", "--help"]),
         ("doctor.txt", &["doctor", "--help"]),
+        ("history.txt", &["history", "--help"]),
+        ("pull.txt", &["pull", "--help"]),
+        ("push.txt", &["push", "--help"]),
+        ("login.txt", &["login", "--help"]),
+        ("logout.txt", &["logout", "--help"]),
+        ("image-prune.txt", &["image", "prune", "--help"]),
+        ("system.txt", &["system", "--help"]),
+        ("system-df.txt", &["system", "df", "--help"]),
+        ("system-prune.txt", &["system", "prune", "--help"]),
     ] {
         let out = coracle(home.path(), arguments);
         assert!(out.status.success() && out.stderr.is_empty(), "{arguments:?}");
@@ -85,7 +94,10 @@ fn bad_flags_of_run_are_125() {
         &["run", "--accel", "magic", "busybox"],
         &["run", "--env-file", "/no/such/file", "busybox"],
         &["run", "-it", "busybox"],
-        &["run", "--rm", "no-such-image"],
+        &["run", "--rm", "--pull", "never", "no-such-image"],
+        &["run", "--rm", "UPPER"],
+        &["run", "--rm", ""],
+        &["run", "--pull", "sometimes", "busybox"],
     ] {
         let out = coracle(home.path(), arguments);
         assert_eq!(out.status.code(), Some(125), "{arguments:?}: {}", text(&out.stderr));
@@ -107,6 +119,20 @@ fn other_errors() {
         (&["load", "-i", "/no/such/archive.tar"], 1),
         (&["inspect", "--type", "image", "no-such-image"], 1),
         (&["tag", "no-such-image", "b"], 1),
+        (&["images", "-f", "size=3"], 1),
+        (&["images", "-f", "until=soon"], 1),
+        (&["images", "-f", "dangling"], 2),
+        (&["images", "busy[box"], 1),
+        (&["history", "no-such-image"], 1),
+        (&["pull", "UPPER"], 1),
+        (&["pull", "-a", "busybox"], 1),
+        (&["push", "no-such-image"], 1),
+        (&["login"], 1),
+        (&["login", "-u", "me", "a b"], 1),
+        (&["login", "--password-stdin"], 2),
+        (&["image", "prune"], 1),
+        (&["system", "prune", "-a", "--filter", "until=24h"], 1),
+        (&["image", "prune", "-f", "--filter", "reference=x"], 1),
         (&["images", "--format", "xml"], 2),
         (&["images", "--format", "{{.ID"], 2),
         (&["images", "--format", "table {{frob .ID}}"], 2),
@@ -139,7 +165,7 @@ fn empty_home_has_empty_lists() {
 fn command_belongs_to_the_container_from_its_first_word() {
     let home = tempfile::tempdir().expect("a directory");
     // Unknown image: the flags behind it were not ours to refuse.
-    let out = coracle(home.path(), &["run", "-e", "-X=1", "no-such-image", "ls", "-l", "--no-such-flag", "-h"]);
+    let out = coracle(home.path(), &["run", "--pull=never", "-e", "-X=1", "no-such-image", "ls", "-l", "--no-such-flag", "-h"]);
     assert_eq!(out.status.code(), Some(125));
     assert!(text(&out.stderr).contains("no-such-image"), "{}", text(&out.stderr));
 }

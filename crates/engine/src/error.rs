@@ -57,6 +57,12 @@ pub enum Error {
     /// Images.
     #[error(transparent)]
     Image(#[from] image::ImageError),
+    /// Registries.
+    #[error(transparent)]
+    Registry(#[from] registry::RegistryError),
+    /// The user's credentials for registries.
+    #[error(transparent)]
+    Credentials(#[from] registry::CredentialsError),
     /// An image that is there, but for another platform than was asked for.
     #[error("image {image:?} is for {has}, not for {asked}")]
     Platform {
@@ -139,6 +145,7 @@ impl Error {
                 "build it with `cargo xtask build`, or set CORACLE_LIB to the directory that holds it"
             }
             Self::Image(error) => return error.hint(),
+            Self::Registry(error) => return error.hint(),
             Self::State(error) => return error.hint(),
             Self::Volume(error) => return error.hint(),
             Self::Kvm { hint, .. } => {
@@ -148,7 +155,7 @@ impl Error {
             Self::Emulator(error) => return Some(error.hint().to_owned()),
             Self::Plan(PlanError::NoCommand(_)) => "name a command behind the image",
             Self::Plan(PlanError::TooLittleMemory(_)) => "give it more with `-m`",
-            Self::Platform { .. } => "load the image for this platform with `coracle load --platform`",
+            Self::Platform { .. } => "`coracle pull --platform` or `coracle load --platform` gets it for this platform",
             Self::KeeperVersion { .. } => "use the version of Coracle that started the container",
             Self::Running(_) => "`coracle rm -f` ends and removes it",
             _ => return None,

@@ -32,7 +32,7 @@
 //! | requests | [`request`], [`quantity`], [`capability`], [`rlimit`], [`environment`], [`names`] |
 //! | planning | [`plan`], [`etc_files`], [`accelerator`] |
 //! | running | [`run`], [`keeper`], [`ending`], [`timings`] |
-//! | records | [`containers`], [`reconcile`], [`process`] |
+//! | records | [`containers`], [`space`], [`reconcile`], [`process`] |
 //! | the host | [`home`], [`settings`], [`doctor`] |
 //!
 //! # Threats
@@ -64,6 +64,7 @@ pub mod request;
 pub mod rlimit;
 pub mod run;
 pub mod settings;
+pub mod space;
 pub mod timings;
 
 use std::{fmt, sync::Arc};
@@ -78,6 +79,7 @@ pub use crate::{
 };
 pub use image;
 pub use protocol::{TerminalSize, VERSION as GUEST_PROTOCOL_VERSION};
+pub use registry;
 pub use state::{ContainerRecord, ContainerState, ImageRecord, StateError};
 
 /// The engine over one home.
@@ -85,6 +87,7 @@ pub struct Engine {
     home: Home,
     installation: Installation,
     images: image::Images,
+    registries: registry::Settings,
     state: Arc<state::State>,
 }
 
@@ -95,20 +98,31 @@ impl fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Opens a home, making it if it is not there, and brings its records up to date.
+    /// Opens a home, making it if it is not there, and brings its records up to date. The settings say how images
+    /// are handled and registries reached; where things are is known already.
     ///
     /// # Errors
     ///
     /// [`Error::Home`], [`Error::Image`], [`Error::State`].
-    pub fn open(home: Home, installation: Installation) -> Result<Self, Error> {
+    pub fn open(home: Home, installation: Installation, settings: &Settings) -> Result<Self, Error> {
         for directory in [&home.data, &home.run] {
             home::make_private(directory).map_err(|source| Error::home("make", directory, source))?;
         }
         let store = store::Store::open(&home.data).map_err(image::ImageError::from)?;
         let state = Arc::new(state::State::open(&home.database())?);
-        let images = image::Images::new(store, Arc::clone(&state));
+        let images = image::Images::new(store, Arc::clone(&state)).with_options(settings.image_options());
         reconcile::reconcile(&state, &home)?;
-        Ok(Self { home, installation, images, state })
+        Ok(Self { home, installation, images, registries: settings.registries.clone(), state })
+    }
+
+    /// A client of registries with the settings' ways to reach them and the user's own credentials. It touches no
+    /// network before it is used.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Registry`] for settings that cannot be used.
+    pub fn registry_client(&self) -> Result<registry::Client, Error> {
+        Ok(registry::Client::new(self.registries.clone(), registry::Credentials::from_environment())?)
     }
 
     /// Its home.

@@ -10,15 +10,29 @@
 //! | `accel` | `"auto"`, `"kvm"` or `"emulated"` | `CORACLE_ACCEL` |
 //! | `kernel` | path of the guest kernel | `CORACLE_KERNEL` |
 //! | `emulator` | path of `qemu-system-x86_64` | |
+//! | `registries` | how to reach registries, by `host` or `host:port`: mirrors, certificates, plain HTTP; see [`registry::settings`] | |
+//! | `keep_blobs` | `true` keeps the layers of pulled and loaded images as they came, beside what they become, so that `push` and `save` give back the same manifest with the same digest; costs their compressed size on disk | |
+//! | `parallel_layers` | how many layers of an image are downloaded and converted at once, from 1 to 16; 3 if not given | |
 //!
 //! A flag goes before a variable, a variable before the file.
+//!
+//! ```json
+//! {
+//!   "keep_blobs": true,
+//!   "registries": {
+//!     "docker.io": { "mirrors": ["mirror.example:5000"] },
+//!     "lab.example:5000": { "ca": ["/etc/ssl/lab.pem"] }
+//!   }
+//! }
+//! ```
 
 use std::{
     env, fs, io,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::{error::Error, request::AcceleratorChoice};
 
@@ -32,9 +46,35 @@ pub struct Settings {
     pub kernel: Option<PathBuf>,
     /// Emulator.
     pub emulator: Option<PathBuf>,
+    /// How registries are reached.
+    pub registries: registry::Settings,
+    /// Whether layers are kept as they came, too.
+    pub keep_blobs: bool,
+    /// How many layers are worked on at once.
+    #[serde(deserialize_with = "parallel_layers")]
+    pub parallel_layers: Option<NonZeroUsize>,
+}
+
+/// Most layers that are worked on at once: each has threads and buffers of its own.
+const PARALLEL_LAYERS_MAX: usize = 16;
+
+fn parallel_layers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<NonZeroUsize>, D::Error> {
+    let number = usize::deserialize(deserializer)?;
+    let number = NonZeroUsize::new(number).filter(|number| number.get() <= PARALLEL_LAYERS_MAX);
+    number.map(Some).ok_or_else(|| D::Error::custom(format!("parallel_layers must be from 1 to {PARALLEL_LAYERS_MAX}")))
 }
 
 impl Settings {
+    /// How images are handled.
+    #[must_use]
+    pub fn image_options(&self) -> image::Options {
+        let defaults = image::Options::default();
+        image::Options {
+            keep_blobs: self.keep_blobs,
+            parallel_layers: self.parallel_layers.unwrap_or(defaults.parallel_layers),
+        }
+    }
+
     /// Reads a settings file; one that is not there says nothing.
     ///
     /// # Errors
@@ -110,7 +150,20 @@ mod tests {
         let settings = Settings::read(&path).unwrap();
         assert_eq!(settings.accel, Some(AcceleratorChoice::Emulated));
         assert_eq!(settings.kernel, Some("/k".into()));
-        for text in ["{", r#"{"accel": "fast"}"#, r#"{"acel": "kvm"}"#] {
+        assert_eq!((settings.keep_blobs, settings.parallel_layers), (false, None));
+        let text = r#"{"keep_blobs": true, "parallel_layers": 5, "registries": {"lab:5000": {"insecure": true}}}"#;
+        fs::write(&path, text).unwrap();
+        let settings = Settings::read(&path).unwrap();
+        assert!(settings.keep_blobs && settings.registries.registries["lab:5000"].insecure);
+        assert_eq!(settings.parallel_layers.map(NonZeroUsize::get), Some(5));
+        for text in [
+            "{",
+            r#"{"accel": "fast"}"#,
+            r#"{"acel": "kvm"}"#,
+            r#"{"parallel_layers": 0}"#,
+            r#"{"parallel_layers": 17}"#,
+            r#"{"registries": {"lab": {"insecur": true}}}"#,
+        ] {
             fs::write(&path, text).unwrap();
             let error = Settings::read(&path).unwrap_err();
             assert!(error.to_string().contains("settings.json"), "{error}");

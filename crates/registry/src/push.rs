@@ -56,12 +56,7 @@ impl Push<'_> {
     }
 
     /// A blob that can be read again.
-    pub(crate) fn known(
-        &self,
-        digest: Digest,
-        size: u64,
-        open: Open<'_>,
-    ) -> Result<(), RegistryError> {
+    pub(crate) fn known(&self, digest: Digest, size: u64, open: Open<'_>) -> Result<(), RegistryError> {
         let mut retries = self.network.retries(&self.endpoint);
         let mut renewed = false;
         loop {
@@ -87,12 +82,7 @@ impl Push<'_> {
         self.background.run(async move { desk.has(digest).await })
     }
 
-    fn known_once(
-        &self,
-        digest: Digest,
-        size: u64,
-        open: Open<'_>,
-    ) -> Result<(), RegistryError> {
+    fn known_once(&self, digest: Digest, size: u64, open: Open<'_>) -> Result<(), RegistryError> {
         let desk = self.desk();
         let session = self.background.run(async move { desk.start_once(&[]).await })?;
         let unread = |source| RegistryError::Upload { url: shown(&session.url), source };

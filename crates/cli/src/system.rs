@@ -1,0 +1,188 @@
+//! `coracle system df`, `system prune`, `image prune`: what there is on disk, and giving it back.
+
+use std::io::{self, Write as _};
+
+use engine::{
+    ContainerRecord, ContainerState, Engine,
+    image::{Amount, Pruned, Usage, familiar},
+    process::wall_clock_ns,
+    quantity::human_decimal,
+    space::is_over,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    containers,
+    filters::{self, Filter},
+    format::{self, Fields, ListFormat, Row},
+    image_flags::{DfFlags, PruneFlags},
+    images, prompt,
+    report::Refusal,
+};
+
+const FIELDS: Fields = Fields(&[
+    ("Type", "TYPE"),
+    ("TotalCount", "TOTAL"),
+    ("Active", "ACTIVE"),
+    ("Size", "SIZE"),
+    ("Reclaimable", "RECLAIMABLE"),
+]);
+
+const CONTENT_FIELDS: Fields = Fields(&[("Kind", "KIND"), ("Count", "COUNT"), ("Size", "SIZE")]);
+
+/// What is on disk, in bytes of blocks in use.
+struct Space {
+    usage: Usage,
+    containers: Vec<(ContainerRecord, u64)>,
+}
+
+impl Space {
+    fn measure(engine: &Engine) -> anyhow::Result<Self> {
+        let containers = engine.containers()?.into_iter().map(|record| {
+            let size = engine.container_size(&record.id);
+            (record, size)
+        });
+        Ok(Self { usage: engine.images().usage()?, containers: containers.collect() })
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let Self { usage, containers } = self;
+        let running = containers.iter().filter(|(record, _)| record.state == ContainerState::Running).count();
+        let size = containers.iter().map(|(_, size)| size).sum();
+        let over = containers.iter().filter(|(record, _)| is_over(record)).map(|(_, size)| size).sum();
+        vec![
+            row("Images", usage.images.len(), usage.active, usage.size + usage.unneeded.bytes, usage.reclaimable),
+            row("Containers", containers.len(), running, size, over),
+            row("Partial Downloads", usize::from(usage.partial > 0), 0, usage.partial, usage.partial),
+            row("Leftovers", usize::from(usage.temporary > 0), 0, usage.temporary, usage.temporary),
+        ]
+    }
+
+    /// What the store holds, by kind.
+    fn content(&self) -> Vec<Row> {
+        let Usage { layers, blobs, roots, unneeded, .. } = &self.usage;
+        let row = |kind: &str, amount: &Amount| {
+            Row::new([
+                ("Kind", kind.into()),
+                ("Count", amount.count.into()),
+                ("Size", human_decimal(amount.bytes).into()),
+            ])
+        };
+        vec![
+            row("Layers", layers),
+            row("Documents and kept blobs", blobs),
+            row("File system trees", roots),
+            row("Of these, needed by no image", unneeded),
+        ]
+    }
+}
+
+fn row(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) -> Row {
+    let share = u128::from(reclaimable) * 100 / u128::from(size.max(1));
+    let reclaimable = if size > 0 { format!("{} ({share}%)", human_decimal(reclaimable)) } else { human_decimal(0) };
+    Row::new([
+        ("Type", kind.into()),
+        ("TotalCount", total.into()),
+        ("Active", active.into()),
+        ("Size", human_decimal(size).into()),
+        ("Reclaimable", reclaimable.into()),
+    ])
+}
+
+pub(crate) fn df(engine: &Engine, flags: &DfFlags) -> anyhow::Result<()> {
+    let space = Space::measure(engine)?;
+    let format = &flags.format.format;
+    if !flags.verbose {
+        let columns = ["Type", "TotalCount", "Active", "Size", "Reclaimable"];
+        return format::to_stdout(|out| format::write_list(out, format, FIELDS, &columns, &space.rows()));
+    }
+    let now = wall_clock_ns();
+    let images: Vec<Row> = space.usage.images.iter().flat_map(|usage| images::usage_rows(usage, now)).collect();
+    let containers: Vec<Row> =
+        space.containers.iter().map(|(record, size)| containers::row_with_size(record, *size, now)).collect();
+    let content = space.content();
+    if *format != ListFormat::Table {
+        let all = json!({ "Images": values(images), "Containers": values(containers), "Content": values(content) });
+        return format::to_stdout(|out| format::write_list(out, format, FIELDS, &[], &[Row::of(all)]));
+    }
+    format::to_stdout(|out| {
+        writeln!(out, "Images space usage:\n")?;
+        format::write_list(out, format, images::FIELDS, &images::USAGE_COLUMNS, &images)?;
+        writeln!(out, "\nContainers space usage:\n")?;
+        format::write_list(out, format, containers::FIELDS, &containers::USAGE_COLUMNS, &containers)?;
+        writeln!(out, "\nContent space usage:\n")?;
+        format::write_list(out, format, CONTENT_FIELDS, &["Kind", "Count", "Size"], &content)
+    })
+}
+
+fn values(rows: Vec<Row>) -> Vec<Value> {
+    rows.into_iter().map(Row::into_value).collect()
+}
+
+pub(crate) fn prune_images(engine: &Engine, flags: &PruneFlags) -> anyhow::Result<()> {
+    let request = filters::of_pruning(&flags.filter, flags.all, wall_clock_ns())?;
+    let which = if request.all { "all images without a container" } else { "all dangling images" };
+    confirm(flags, &[which, "unfinished downloads, and what killed commands left"])?;
+    let pruned = engine.images().prune(&request)?;
+    let mut out = io::stdout().lock();
+    tell_images(&mut out, &pruned)?;
+    tell_total(&mut out, pruned.bytes)
+}
+
+pub(crate) fn prune(engine: &Engine, flags: &PruneFlags) -> anyhow::Result<()> {
+    let request = filters::of_pruning(&flags.filter, flags.all, wall_clock_ns())?;
+    // Containers have no labels: none has one that is asked for.
+    let containers = request.labels.is_empty();
+    let images = if request.all { "all images without a container" } else { "all dangling images" };
+    let stopped = if containers { "all stopped containers" } else { "no containers, for they have no labels" };
+    confirm(flags, &[stopped, images, "unfinished downloads, and what killed commands left"])?;
+    let mut out = io::stdout().lock();
+    let mut total = 0;
+    if containers {
+        let pruned = engine.prune_containers(request.until)?;
+        total += pruned.bytes;
+        if !pruned.ids.is_empty() {
+            writeln!(out, "Deleted Containers:")?;
+            pruned.ids.iter().try_for_each(|id| writeln!(out, "{id}"))?;
+            writeln!(out)?;
+        }
+    }
+    let pruned = engine.images().prune(&request)?;
+    tell_images(&mut out, &pruned)?;
+    tell_total(&mut out, total + pruned.bytes)
+}
+
+/// Asks, unless `--force` has answered.
+fn confirm(flags: &PruneFlags, what: &[&str]) -> anyhow::Result<()> {
+    if flags.force {
+        return Ok(());
+    }
+    let mut warning = "WARNING! This will remove:\n".to_owned();
+    what.iter().for_each(|what| warning.push_str(&format!("  - {what}\n")));
+    flags.filter.iter().for_each(|filter: &Filter| warning.push_str(&format!("  (only with {filter})\n")));
+    if prompt::confirm(&warning)? {
+        return Ok(());
+    }
+    Err(Refusal::new("nothing was removed", "answer y, or use --force").into())
+}
+
+fn tell_images(out: &mut impl io::Write, pruned: &Pruned) -> anyhow::Result<()> {
+    if pruned.deleted.is_empty() && pruned.objects.is_empty() && pruned.leftovers == 0 {
+        return Ok(());
+    }
+    if !pruned.deleted.is_empty() {
+        writeln!(out, "Deleted Images:")?;
+        pruned.untagged.iter().try_for_each(|name| writeln!(out, "untagged: {}", familiar(name)))?;
+        pruned.deleted.iter().try_for_each(|id| writeln!(out, "deleted: {id}"))?;
+        writeln!(out)?;
+    }
+    let count = |number: usize, what: &str| format!("{number} {what}{}", if number == 1 { "" } else { "s" });
+    let objects = count(pruned.objects.len(), "object");
+    let leftovers = count(pruned.leftovers, "leftover");
+    writeln!(out, "Deleted from the store: {objects}, {leftovers}")?;
+    Ok(())
+}
+
+fn tell_total(out: &mut impl io::Write, bytes: u64) -> anyhow::Result<()> {
+    Ok(writeln!(out, "Total reclaimed space: {}", human_decimal(bytes))?)
+}

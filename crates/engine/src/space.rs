@@ -1,0 +1,88 @@
+//! What containers cost on disk, and giving it back.
+
+use std::{fs, os::unix::fs::MetadataExt, path::Path};
+
+use state::{ContainerRecord, ContainerState};
+
+use crate::{Engine, error::Error};
+
+/// Containers that were removed together.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PrunedContainers {
+    /// Their ids.
+    pub ids: Vec<String>,
+    /// Bytes on disk that are free now.
+    pub bytes: u64,
+}
+
+impl Engine {
+    /// Bytes on disk of a container's own files: blocks in use, holes not counted.
+    #[must_use]
+    pub fn container_size(&self, id: &str) -> u64 {
+        bytes_on_disk(&self.home().container(id))
+    }
+
+    /// Removes all containers that do not run and are not about to; with `until`, those that were created before
+    /// that moment, in nanoseconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps one's files from being removed. What was removed by then stays removed.
+    pub fn prune_containers(&self, until: Option<i64>) -> Result<PrunedContainers, Error> {
+        let mut pruned = PrunedContainers::default();
+        for container in self.containers()? {
+            if !is_over(&container) || until.is_some_and(|until| container.created_at >= until) {
+                continue;
+            }
+            let bytes = self.container_size(&container.id);
+            match self.remove_container(&container.id, false) {
+                Ok(()) => {
+                    pruned.ids.push(container.id);
+                    pruned.bytes += bytes;
+                }
+                // Somebody else was faster, or started it.
+                Err(Error::Running(_) | Error::State(state::StateError::NoSuchContainer { .. })) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(pruned)
+    }
+}
+
+/// Whether nothing of a container runs. One that has a keeper but does not run yet is on its way.
+#[must_use]
+pub fn is_over(container: &ContainerRecord) -> bool {
+    match container.state {
+        ContainerState::Exited => true,
+        ContainerState::Created => container.keeper.is_none(),
+        ContainerState::Running => false,
+    }
+}
+
+/// Bytes of a file, or of a directory with all that is in it. What cannot be seen counts nothing.
+fn bytes_on_disk(path: &Path) -> u64 {
+    let Ok(found) = fs::symlink_metadata(path) else { return 0 };
+    let inside = if found.is_dir() {
+        fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_on_disk(&entry.path())).sum()
+    } else {
+        0
+    };
+    found.blocks() * 512 + inside
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holes_cost_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let before = bytes_on_disk(directory.path());
+        let file = fs::File::create(directory.path().join("sparse")).unwrap();
+        file.set_len(1 << 30).unwrap();
+        assert!(bytes_on_disk(directory.path()) < before + (1 << 20));
+        fs::write(directory.path().join("full"), vec![1; 1 << 20]).unwrap();
+        assert!(bytes_on_disk(directory.path()) >= before + (1 << 20));
+        assert_eq!(bytes_on_disk(Path::new("/no/such/file")), 0);
+    }
+}
