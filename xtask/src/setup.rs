@@ -39,6 +39,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("erofs-utils", "fsck.erofs checks the image writer"),
     ("fsverity", "checks the digests of layers"),
     ("mmdebstrap", "makes the Debian test image"),
+    ("python3", "its tarfile checks how archives are read"),
     ("skopeo", "converts test images"),
     ("umoci", "makes test images"),
     ("util-linux", "setpriv ends the lab with its parent"),

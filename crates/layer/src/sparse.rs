@@ -5,6 +5,7 @@
 
 use crate::error::EntryFault;
 use crate::pax::SparseRecords;
+use crate::tar_format::BLOCK;
 
 /// A file's size and the extents of it that are stored, in order; the rest is holes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,12 @@ impl SparseMap {
     }
 
     fn check(self) -> Result<Self, EntryFault> {
+        // GNU tar pads every extent to whole blocks, others take them one after the other; so only the last may be odd.
+        let mut stored = self.extents.iter().filter(|extent| extent.length > 0);
+        stored.next_back();
+        if stored.any(|extent| !extent.length.is_multiple_of(BLOCK as u64)) {
+            return Err(EntryFault::Disputed("where an extent that is no multiple of 512 bytes ends"));
+        }
         let mut position = 0;
         for extent in &self.extents {
             if extent.offset < position {
