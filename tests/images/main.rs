@@ -2,8 +2,10 @@
 
 mod full_disks;
 mod giants;
+mod interchange;
 mod kills;
 mod points;
 mod power_cuts;
 mod samples;
 mod session;
+mod tools;
