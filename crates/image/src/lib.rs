@@ -46,6 +46,7 @@
 mod archive;
 mod catalogue;
 mod changes;
+mod check;
 mod clock;
 mod compression;
 mod convert;
@@ -75,6 +76,7 @@ mod root;
 mod save;
 mod source;
 mod usage;
+mod verify;
 mod workers;
 
 use std::path::Path;
@@ -99,6 +101,7 @@ pub use push::Pushed;
 pub use registry::{Reference, ReferenceError, familiar};
 pub use root::{RootDevice, RootExtent};
 pub use usage::{Amount, ImageUsage, Usage};
+pub use verify::{Check, Outcome, Report, VerifyRequest};
 
 type Result<T, E = ImageError> = std::result::Result<T, E>;
 

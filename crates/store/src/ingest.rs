@@ -263,7 +263,8 @@ impl LayerIngest {
         self.path.as_deref().unwrap_or(Path::new(""))
     }
 
-    /// Makes all durable, and gives the layer its name. Where the name is taken already, this layer is dropped.
+    /// Makes all durable, and gives the layer its name. Where the name is taken already, this layer is dropped; unless
+    /// what has it is damaged or of another version.
     ///
     /// # Errors
     ///
@@ -283,6 +284,12 @@ impl LayerIngest {
         let facts_path = path.join("facts");
         write_new(&facts_path, facts.to_string().as_bytes()).map_err(|e| StoreError::io("write", &facts_path, e))?;
         sync_directory(&path).map_err(|e| StoreError::io("sync", &path, e))?;
+        // A damaged layer of that name would win over its repair, and one of another version over its successor.
+        match self.store.layer(diff_id) {
+            Err(StoreError::Damaged { .. }) => self.store.discard(&object)?,
+            Ok(Some(other)) if other.facts.tree_format != facts.tree_format => self.store.discard(&object)?,
+            _ => {}
+        }
         if self.store.publish(lease, &path, &object)? {
             self.path = None;
         }
