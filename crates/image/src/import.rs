@@ -45,21 +45,14 @@ impl Images {
         let name = request.name.as_deref().map(name_of).transpose()?;
         let settings = Settings::from_changes(&request.changes)?;
         let created = created(request)?;
-        let lease = self.store.lease(&[])?;
         let origin = label_of(&source);
-        let imported = open(source).and_then(|stream| self.import_layer(&lease, &origin, stream, progress));
-        let result = imported.and_then(|layer| {
+        self.under_lease(|lease| {
+            let layer = self.import_layer(lease, &origin, open(source)?, progress)?;
             let message = request.message.clone().unwrap_or_else(|| format!("Imported from {origin}"));
             let platform = request.platform.clone().unwrap_or_else(Platform::host);
             let config = configuration(&layer.diff_id, &settings, &platform, created, &message);
-            self.record(&lease, name, &layer, &config, &platform, progress)
-        });
-        drop(lease);
-        if result.is_err() {
-            // What the lease alone held is nobody's now. The error that matters is the first.
-            let _ = self.collect();
-        }
-        result
+            self.record(lease, name, &layer, &config, &platform, progress)
+        })
     }
 
     fn import_layer(

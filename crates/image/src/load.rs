@@ -13,7 +13,7 @@ use crate::convert::Converter;
 use crate::origin::Origin;
 use crate::plan::{ImagePlan, LayerPlan, plan};
 use crate::workers::in_parallel;
-use crate::{Event, Images, Platform, Progress, Result};
+use crate::{Event, ImageError, Images, Platform, Progress, Result};
 
 /// What to load from.
 pub enum LoadSource {
@@ -56,12 +56,19 @@ impl Images {
         progress: &dyn Progress,
         platform: Option<&Platform>,
     ) -> Result<Vec<Loaded>> {
+        self.under_lease(|lease| self.load_under(lease, source, progress, platform))
+    }
+
+    /// Takes something in under a lease of its own. Where that fails, what the lease alone held is collected.
+    pub(crate) fn under_lease<T>(&self, take_in: impl FnOnce(&Lease) -> Result<T>) -> Result<T> {
         let lease = self.store.lease(&[])?;
-        let result = self.load_under(&lease, source, progress, platform);
+        let result = take_in(&lease);
         drop(lease);
-        if result.is_err() {
-            // What the lease alone held is nobody's now. The error that matters is the first.
-            let _ = self.collect();
+        match &result {
+            // Nobody knows now what the records will say. Who opens them next sees it, and collects by that.
+            Ok(_) | Err(ImageError::State(_)) => {}
+            // The error that matters is the first.
+            Err(_) => drop(self.collect()),
         }
         result
     }

@@ -39,14 +39,8 @@ impl Images {
         platform: Option<&Platform>,
         progress: &dyn Progress,
     ) -> Result<Pulled> {
-        let lease = self.store.lease(&[])?;
-        let result = self.pull_under(&lease, client, reference, platform.unwrap_or(&Platform::host()), progress);
-        drop(lease);
-        if result.is_err() {
-            // What the lease alone held is nobody's now. The error that matters is the first.
-            let _ = self.collect();
-        }
-        result
+        let platform = platform.cloned().unwrap_or_else(Platform::host);
+        self.under_lease(|lease| self.pull_under(lease, client, reference, &platform, progress))
     }
 
     fn pull_under(
