@@ -75,7 +75,7 @@ fn threads_that_load_and_remove_overlapping_images_never_see_half_of_one() {
                 for _ in 0..15 {
                     images.load(LoadSource::Path(path.clone()), &(), None).unwrap();
                     let device = images.root_device(&images.resolve(&name).unwrap()).unwrap();
-                    assert_eq!(device.extents.len(), 3);
+                    assert_eq!(device.extents.len(), 1, "small contents are in the metadata image");
                     let reader = erofs::reader::Image::open(Extents::open(&device)).unwrap();
                     let inode = reader.lookup(b"etc/own").unwrap().unwrap();
                     assert_eq!(reader.read_file(&inode, 100).unwrap(), index.to_string().as_bytes());
