@@ -22,7 +22,7 @@ fn long_names_and_contradictions() {
     assert_eq!(name(&format!("{long}yz")).unwrap().lines().count(), 1365);
     assert!(name(&format!("{long}yz!")).unwrap_err().ends_with("the path is longer than 4095 bytes"));
     assert!(name(&"d/d".repeat(10_000)).unwrap_err().ends_with("the path is longer than 4095 bytes"));
-    check(vec![
+    check(&[
         case(
             "GNU long name and link",
             [t().special(b'L', b"long/name\0").special(b'K', b"target\0").symlink("short", "s")],
@@ -114,7 +114,7 @@ fn damaged_archives() {
     let mut concatenated = ended.clone();
     concatenated.extend(t().file("c", "3").end());
     let both = Ok("/a f \"1\"\n/b f \"2\"");
-    check(vec![
+    check(&[
         raw("no bytes at all", vec![], Ok("")),
         raw("no end marker", whole.clone().0, both),
         raw("half an end marker", whole.clone().raw(&[0; 512]).0, both),
@@ -155,7 +155,7 @@ fn sparse_files() {
         ];
         t().pax(records).header(Header::new(b'0', b"x").size(stored)).body(lines.as_bytes()).body(b"abc")
     };
-    check(vec![
+    check(&[
         case(
             "0.0",
             [t().pax(&[

@@ -158,9 +158,18 @@ pub(crate) fn describe(tree: &MergedTree<'_>, layers: &[Layer]) -> String {
 
 /// Layers as archives, and what they make: lines of a tree, or an error.
 pub(crate) struct Case {
-    name: &'static str,
-    layers: Vec<Vec<u8>>,
-    expected: Result<&'static str, &'static str>,
+    pub(crate) name: &'static str,
+    pub(crate) layers: Vec<Vec<u8>>,
+    pub(crate) expected: Result<&'static str, &'static str>,
+    /// Why umoci does something else.
+    pub(crate) unlike_umoci: Option<&'static str>,
+}
+
+impl Case {
+    /// umoci does something else, and this is why that is no fault of ours.
+    pub(crate) fn unlike_umoci(self, why: &'static str) -> Self {
+        Self { unlike_umoci: Some(why), ..self }
+    }
 }
 
 pub(crate) fn case(
@@ -168,17 +177,17 @@ pub(crate) fn case(
     layers: impl IntoIterator<Item = Tar>,
     expected: Result<&'static str, &'static str>,
 ) -> Case {
-    Case { name, layers: layers.into_iter().map(Tar::end).collect(), expected }
+    Case { name, layers: layers.into_iter().map(Tar::end).collect(), expected, unlike_umoci: None }
 }
 
 pub(crate) fn raw(name: &'static str, layer: Vec<u8>, expected: Result<&'static str, &'static str>) -> Case {
-    Case { name, layers: vec![layer], expected }
+    Case { name, layers: vec![layer], expected, unlike_umoci: None }
 }
 
-pub(crate) fn check(cases: Vec<Case>) {
+pub(crate) fn check(cases: &[Case]) {
     let mut wrong = String::new();
-    for Case { name, layers, expected } in cases {
-        let found = tree_of(&layers);
+    for Case { name, layers, expected, .. } in cases {
+        let found = tree_of(layers);
         let same = match (&found, expected) {
             (Ok(found), Ok(expected)) => {
                 found.lines().eq(expected.lines().map(str::trim).filter(|line| !line.is_empty()))
