@@ -87,6 +87,8 @@ impl Shape {
 #[derive(Debug)]
 pub(crate) struct Layout<'a> {
     nids: Vec<u32>,
+    /// Inodes with data that are neither inline nor a layer's.
+    pub(crate) with_blocks: Vec<InodeId>,
     /// The time of all compact inodes.
     pub(crate) time: Timestamp,
     pub(crate) shared: Shared<'a>,
@@ -108,6 +110,7 @@ impl<'a> Layout<'a> {
         let nids = Vec::with_capacity(tree.len());
         let mut layout = Self {
             nids,
+            with_blocks: Vec::new(),
             time,
             shared,
             shared_block: 0,
@@ -122,7 +125,10 @@ impl<'a> Layout<'a> {
             let shape = layout.shape(tree, id, &inode)?;
             let nid = places.take(shape.len()) / SLOT;
             layout.nids.push(u32::try_from(nid).map_err(|_| ErofsError::TooLarge)?);
-            data_blocks += shape.blocks;
+            if shape.blocks > 0 {
+                layout.with_blocks.push(id);
+                data_blocks += shape.blocks;
+            }
         }
         layout.shared_block = places.blocks;
         layout.data_block = places.blocks + layout.shared.size.div_ceil(BLOCK);

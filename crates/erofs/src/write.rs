@@ -73,8 +73,8 @@ pub fn write_metadata(source: &Source<'_, '_>, out: &mut impl Write) -> Result<M
         end += attribute.len() as u64;
     }
     end = layout.data_block * BLOCK;
-    for (id, merged) in tree.inodes() {
-        writer.blocks(id, &merged, &mut |bytes| {
+    for &id in &layout.with_blocks {
+        writer.blocks(id, &tree.inode(id), &mut |bytes| {
             window.put(end, bytes)?;
             end = (end + bytes.len() as u64).next_multiple_of(BLOCK);
             Ok(())
@@ -256,10 +256,7 @@ impl Writer<'_, '_, '_> {
     ) -> Result<(), ErofsError> {
         const PIECE: usize = 16 * BLOCK_USIZE;
         let shape = self.layout.shape(self.source.tree, id, merged)?;
-        let mut left = if shape.blocks > 0 { shape.size - shape.inline as u64 } else { 0 };
-        if left == 0 {
-            return Ok(());
-        }
+        let mut left = shape.size - shape.inline as u64;
         match merged.inode.kind {
             Kind::Directory => {
                 let blocks = usize::try_from(shape.blocks).unwrap_or(usize::MAX);

@@ -121,7 +121,7 @@ impl Names {
         length: u8,
     ) -> Option<EdgeId> {
         let id = EdgeId::try_from(self.edges.len()).ok().filter(|id| *id < Node::END)?;
-        if (self.edges.len() + 1) * 4 > self.slots.len() * 3 {
+        if (self.edges.len() + 1) * 2 > self.slots.len() {
             self.grow(sources);
         }
         let edge = Edge { parent, node: Node::NONE, next: NO_EDGE, name: at, touched: 0, length, listed: false };
