@@ -86,7 +86,7 @@ impl Images {
         let digest = parse(image, &root.digest)?;
         if root != image.root {
             // Another version of the format than when it was loaded.
-            self.state.put_image(&ImageRecord { names: Vec::new(), root: root.clone(), ..image.clone() })?;
+            self.state.set_root(&image.id, &root)?;
         }
         Ok(RootExtent { path: self.store.path(&Object::root(digest)), offset: 0, length: root.length })
     }

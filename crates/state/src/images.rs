@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
-use crate::{Durability, Failure, ImageRecord, Result, State, StateError};
+use crate::{Durability, Failure, ImageRecord, Result, RootRecord, State, StateError};
 
 const SELECT: &str = "SELECT images.record FROM images ";
 
@@ -50,6 +50,22 @@ impl State {
     /// [`StateError::NoSuchImage`] where no image has it.
     pub fn remove_digest(&self, reference: &str) -> Result<ImageRecord> {
         self.take(reference, "DELETE FROM digests WHERE reference = ?1 RETURNING image")
+    }
+
+    /// Says where an image's metadata image is now, if the image is still there.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be written.
+    pub fn set_root(&self, id: &str, root: &RootRecord) -> Result<()> {
+        self.write(Durability::Disk, |transaction| {
+            if let Some(mut record) = image_by_id(transaction, id)? {
+                record.root = root.clone();
+                let text = serde_json::to_string(&record)?;
+                transaction.execute("UPDATE images SET record = ?2 WHERE id = ?1", [id, &text])?;
+            }
+            Ok(())
+        })
     }
 
     /// Gives an image a name; where another has it, that one loses it.

@@ -286,6 +286,18 @@ fn records_of_the_first_version_are_brought_up_to_date() {
 }
 
 #[test]
+fn a_metadata_image_moves_but_brings_no_image_back() {
+    let (_home, state) = open();
+    let record = image('1', &["a:1"]);
+    let root = RootRecord { digest: "sha256:new".into(), length: 8192 };
+    state.set_root(&record.id, &root).unwrap();
+    assert!(state.images().unwrap().is_empty());
+    state.put_image(&record).unwrap();
+    state.set_root(&record.id, &root).unwrap();
+    assert_eq!(state.images().unwrap(), [ImageRecord { root, ..record }]);
+}
+
+#[test]
 fn an_image_with_containers_stays() {
     let (_home, state) = open();
     let record = image('1', &["a:1"]);

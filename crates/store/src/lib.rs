@@ -219,7 +219,7 @@ impl Store {
     pub fn read_blob(&self, digest: &Digest, limit: u64) -> Result<Option<Vec<u8>>> {
         let object = Object::blob(*digest);
         let path = self.path(&object);
-        let Some(bytes) = read_limited(&path, limit).map_err(|e| StoreError::io("read", &path, e))? else {
+        let Some(bytes) = read_limited(&path, limit).map_err(|e| unreadable(object, &path, e))? else {
             return Ok(None);
         };
         if Digest::of(&bytes) != *digest {
@@ -235,18 +235,26 @@ impl Store {
     /// [`StoreError::Damaged`] where a file of it is missing or has another length, or where another version of
     /// Coracle wrote it.
     pub fn layer(&self, diff_id: &Digest) -> Result<Option<LayerFiles>> {
-        let object = Object::layer(*diff_id);
-        let directory = self.path(&object);
-        if !directory.exists() {
+        let directory = self.path(&Object::layer(*diff_id));
+        if fs::symlink_metadata(&directory).is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
             return Ok(None);
         }
+        match self.layer_in(diff_id, &directory) {
+            // What is removed while it is looked at is not damaged.
+            Err(StoreError::Damaged { .. }) if fs::symlink_metadata(&directory).is_err() => Ok(None),
+            result => result.map(Some),
+        }
+    }
+
+    fn layer_in(&self, diff_id: &Digest, directory: &Path) -> Result<LayerFiles> {
+        let object = Object::layer(*diff_id);
         let damaged = |path: &Path, problem: &str| StoreError::Damaged {
             object,
             path: path.to_owned(),
             problem: problem.to_owned(),
         };
         let path = directory.join("facts");
-        let bytes = read_limited(&path, facts::MAX_LENGTH).map_err(|e| StoreError::io("read", &path, e))?;
+        let bytes = read_limited(&path, facts::MAX_LENGTH).map_err(|e| unreadable(object, &path, e))?;
         let bytes = bytes.ok_or_else(|| damaged(&path, "it is missing"))?;
         let facts = Facts::parse(&bytes).map_err(|e| damaged(&path, &e.to_string()))?;
         let layer = LayerFiles {
@@ -260,14 +268,15 @@ impl Store {
         for (path, length) in layer.expected() {
             match fs::symlink_metadata(path) {
                 Ok(found) if found.is_file() && found.len() == length => {}
-                Ok(found) => {
+                Ok(found) if found.is_file() => {
                     return Err(damaged(path, &format!("it should be {length} bytes long and is {}", found.len())));
                 }
+                Ok(_) => return Err(damaged(path, "it is not a regular file")),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(damaged(path, "it is missing")),
                 Err(e) => return Err(StoreError::io("inspect", path, e)),
             }
         }
-        Ok(Some(layer))
+        Ok(layer)
     }
 
     /// Reads the encoded tree of a layer and verifies its digest.
@@ -277,7 +286,7 @@ impl Store {
     /// [`StoreError::Damaged`] where its bytes are not those that were published.
     pub fn read_tree(&self, layer: &LayerFiles) -> Result<Vec<u8>> {
         let bytes = read_limited(&layer.tree, layer.facts.tree_length)
-            .map_err(|e| StoreError::io("read", &layer.tree, e))?
+            .map_err(|e| unreadable(Object::layer(layer.diff_id), &layer.tree, e))?
             .unwrap_or_default();
         if Digest::of(&bytes) != layer.facts.tree_digest {
             let problem = "its content is not what was written".to_owned();
@@ -380,6 +389,20 @@ fn read_limited(path: &Path, limit: u64) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = Vec::with_capacity(usize::try_from(found.len()).unwrap_or(0));
     file.take(limit).read_to_end(&mut bytes)?;
     Ok(Some(bytes))
+}
+
+/// Tells a file that cannot be ours from one that the system does not let us read.
+fn unreadable(object: Object, path: &Path, error: io::Error) -> StoreError {
+    let is_symlink = error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    match error.kind() {
+        io::ErrorKind::Other | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidData => {
+            StoreError::Damaged { object, path: path.to_owned(), problem: error.to_string() }
+        }
+        _ if is_symlink => {
+            StoreError::Damaged { object, path: path.to_owned(), problem: "it is a symbolic link".to_owned() }
+        }
+        _ => StoreError::io("read", path, error),
+    }
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {

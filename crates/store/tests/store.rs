@@ -166,6 +166,46 @@ fn a_layer_of_another_version_is_not_read() {
 }
 
 #[test]
+fn what_is_planted_in_place_of_an_object_is_damage_and_replaced() {
+    let (home, store) = open();
+    let lease = store.lease(&[]).unwrap();
+    let outside = home.path().join("outside");
+    fs::write(&outside, "mine").unwrap();
+    let plant: [fn(&Path, &Path); 3] = [
+        |path, _| fs::create_dir(path).unwrap(),
+        |path, outside| std::os::unix::fs::symlink(outside, path).unwrap(),
+        |path, _| fs::write(path, vec![b'x'; 5000]).unwrap(),
+    ];
+    for plant in plant {
+        let digest = Digest::of(b"content");
+        let path = store.path(&Object::blob(digest));
+        plant(&path, &outside);
+        assert!(matches!(store.read_blob(&digest, 100), Err(StoreError::Damaged { .. })));
+        put_blob(&store, &lease, b"content");
+        assert_eq!(store.read_blob(&digest, 100).unwrap().as_deref(), Some(&b"content"[..]));
+        store.discard(&Object::blob(digest)).unwrap();
+
+        let diff_id = put_layer(&store, &lease, "layer");
+        for name in ["facts", "tree"] {
+            let path = store.path(&Object::layer(diff_id)).join(name);
+            fs::remove_file(&path).unwrap();
+            plant(&path, &outside);
+            assert!(matches!(store.layer(&diff_id), Err(StoreError::Damaged { .. })), "{name}");
+            put_layer(&store, &lease, "layer");
+            assert!(store.layer(&diff_id).unwrap().is_some(), "{name}");
+        }
+        store.discard(&Object::layer(diff_id)).unwrap();
+        plant(&store.path(&Object::layer(diff_id)), &outside);
+        assert!(matches!(store.layer(&diff_id), Err(StoreError::Damaged { .. })));
+        put_layer(&store, &lease, "layer");
+        assert!(store.layer(&diff_id).unwrap().is_some());
+        store.discard(&Object::layer(diff_id)).unwrap();
+    }
+    assert_eq!(fs::read(&outside).unwrap(), b"mine");
+    assert_eq!(temporary(&store), 0);
+}
+
+#[test]
 fn a_layer_that_is_not_as_long_as_its_facts_say_is_not_published() {
     let (_home, store) = open();
     let lease = store.lease(&[]).unwrap();
