@@ -9,7 +9,8 @@ use engine::AcceleratorChoice;
 use crate::{
     format::InspectFormat,
     image_flags::{
-        DfFlags, HistoryFlags, ImageInspectFlags, ImagesFlags, ListFlags, LoadFlags, PruneFlags, RmiFlags, TagFlags,
+        DfFlags, HistoryFlags, ImageInspectFlags, ImagesFlags, ImportFlags, ListFlags, LoadFlags, PruneFlags, RmiFlags,
+        SaveFlags, TagFlags, VerifyFlags,
     },
     registry_flags::{LoginFlags, LogoutFlags, PullFlags, PushFlags},
     run_flags::RunFlags,
@@ -72,6 +73,10 @@ pub(crate) enum Command {
     Push(PushFlags),
     /// Load images from an archive or an OCI layout
     Load(LoadFlags),
+    /// Save images to an archive
+    Save(SaveFlags),
+    /// Make an image of a root file system's archive
+    Import(ImportFlags),
     /// List images
     Images(ImagesFlags),
     /// Show how an image was made
@@ -109,6 +114,9 @@ pub(crate) enum ImageCommand {
     /// Show how an image was made
     #[command(override_usage = "coracle image history [OPTIONS] IMAGE")]
     History(HistoryFlags),
+    /// Make an image of a root file system's archive
+    #[command(override_usage = "coracle image import [OPTIONS] FILE|- [NAME[:TAG]]")]
+    Import(ImportFlags),
     /// Show everything about images, as JSON
     Inspect(ImageInspectFlags),
     /// Load images from an archive or an OCI layout
@@ -127,9 +135,14 @@ pub(crate) enum ImageCommand {
     /// Remove images
     #[command(override_usage = "coracle image rm [OPTIONS] IMAGE...")]
     Rm(RmiFlags),
+    /// Save images to an archive
+    #[command(override_usage = "coracle image save [OPTIONS] IMAGE...")]
+    Save(SaveFlags),
     /// Give an image one more name
     #[command(override_usage = "coracle image tag IMAGE[:TAG] NAME[:TAG]")]
     Tag(TagFlags),
+    /// Read everything again, report what is damaged, and make it again where that can be
+    Verify(VerifyFlags),
 }
 
 #[derive(Debug, Args)]

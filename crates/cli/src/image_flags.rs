@@ -142,3 +142,58 @@ pub(crate) struct LoadFlags {
     #[command(flatten)]
     pub(crate) progress: ProgressFlags,
 }
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle save [OPTIONS] IMAGE...")]
+pub(crate) struct SaveFlags {
+    /// Write to this file, which appears when it is whole; - is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Names or ids; what is called by its id has no name in the archive
+    #[arg(required = true, value_name = "IMAGE")]
+    pub(crate) images: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle import [OPTIONS] FILE|- [NAME[:TAG]]", after_help = progress::HELP)]
+pub(crate) struct ImportFlags {
+    /// A tar archive of a root file system, gzip or zstd around it is fine; - is standard input
+    #[arg(value_name = "FILE|-")]
+    pub(crate) file: PathBuf,
+    /// The name that the image gets
+    #[arg(value_name = "NAME[:TAG]")]
+    pub(crate) name: Option<String>,
+    /// Change its configuration by an instruction of a Dockerfile, as in 'CMD ["sh"]'
+    #[arg(short, long, value_name = "INSTRUCTION")]
+    pub(crate) change: Vec<String>,
+    /// What its history is to say
+    #[arg(short, long, value_name = "TEXT")]
+    pub(crate) message: Option<String>,
+    /// What it is for, as in linux/amd64
+    #[arg(long, value_name = "PLATFORM")]
+    pub(crate) platform: Option<Platform>,
+    /// No progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) progress: ProgressFlags,
+}
+
+#[derive(Debug, Args)]
+#[command(override_usage = "coracle image verify [OPTIONS] [IMAGE...]", after_help = progress::HELP)]
+pub(crate) struct VerifyFlags {
+    /// Names or ids; all images, and what lies beside them, if none is given
+    #[arg(value_name = "IMAGE")]
+    pub(crate) names: Vec<String>,
+    /// Change nothing
+    #[arg(long)]
+    pub(crate) report_only: bool,
+    /// As JSON: {whole, checks: [{kind, digest, images, outcome, problem}], unneeded: [{kind, digest, removed}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(crate) progress: ProgressFlags,
+}

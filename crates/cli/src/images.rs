@@ -53,7 +53,8 @@ pub(crate) fn list(engine: &Engine, flags: &ImagesFlags) -> anyhow::Result<()> {
         });
     }
     let now = wall_clock_ns();
-    let names = |image: &ImageRecord| names(&image.names, &image.digests, flags.digests);
+    let names =
+        |image: &ImageRecord| names(&image.names, &image.digests, image.manifest_digest.as_deref(), flags.digests);
     let rows = images.iter().flat_map(|image| names(image).into_iter().map(|name| row(image, &name, *no_trunc, now)));
     let rows: Vec<Row> = rows.collect();
     let columns: &[&str] = if flags.digests {
@@ -76,8 +77,9 @@ struct Name {
     digest: String,
 }
 
-/// What an image is known as, a row each; with `all_digests` one for each digest of a name.
-fn names(names: &[String], digests: &[String], all_digests: bool) -> Vec<Name> {
+/// What an image is known as, a row each; with `all_digests` one for each digest of a name. In a repository of which
+/// no digest is known, it has that of its own manifest.
+fn names(names: &[String], digests: &[String], own: Option<&str>, all_digests: bool) -> Vec<Name> {
     let digests: Vec<_> = digests.iter().filter_map(|text| familiar(text).split_once('@')).collect();
     let tags: Vec<_> = names.iter().map(|name| split(familiar(name))).collect();
     let tags_of = |of: &str| tags.iter().filter(move |(repository, _)| *repository == of).count();
@@ -92,7 +94,7 @@ fn names(names: &[String], digests: &[String], all_digests: bool) -> Vec<Name> {
     let mut rows = Vec::new();
     for (repository, tag) in known {
         let mut of_it = digests.iter().filter(|(of, _)| *of == repository).map(|(_, digest)| *digest);
-        rows.push(name(repository, tag, of_it.next().unwrap_or(NONE)));
+        rows.push(name(repository, tag, of_it.next().or(own).unwrap_or(NONE)));
         rows.extend(of_it.filter(|_| all_digests).map(|digest| name(repository, tag, digest)));
     }
     if rows.is_empty() { vec![name(NONE, NONE, NONE)] } else { rows }
@@ -130,7 +132,8 @@ fn row(image: &ImageRecord, name: &Name, whole: bool, now: i64) -> Row {
 /// An image with what it costs on disk, a row for each name.
 pub(crate) fn usage_rows(usage: &ImageUsage, now: i64) -> Vec<Row> {
     let ImageUsage { image, containers, size, shared } = usage;
-    let rows = names(&image.names, &image.digests, false).into_iter().map(|name| {
+    let names = names(&image.names, &image.digests, image.manifest_digest.as_deref(), false);
+    let rows = names.into_iter().map(|name| {
         let row = row(image, &name, false, now);
         row.with([
             ("Size", human_decimal(*size).into()),
@@ -193,7 +196,7 @@ mod tests {
     fn rows_of_an_image() {
         let rows = |tags: &[&str], digests: &[&str], all: bool| {
             let own = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-            let rows = names(&own(tags), &own(digests), all);
+            let rows = names(&own(tags), &own(digests), Some("sha256:00"), all);
             rows.iter().map(|n| format!("{} {} {}", n.repository, n.tag, n.digest)).collect::<Vec<_>>()
         };
         assert_eq!(rows(&[], &[], true), ["<none> <none> <none>"]);
@@ -201,7 +204,7 @@ mod tests {
         let digests = ["docker.io/library/a@sha256:11", "docker.io/library/a@sha256:22", "other.io/c@sha256:33"];
         assert_eq!(
             rows(&tags, &digests, false),
-            ["a 1 sha256:11", "a 2 sha256:11", "localhost:5000/b 1 <none>", "other.io/c <none> sha256:33"]
+            ["a 1 sha256:11", "a 2 sha256:11", "localhost:5000/b 1 sha256:00", "other.io/c <none> sha256:33"]
         );
         assert_eq!(rows(&tags[..1], &digests, true), ["a 1 sha256:11", "a 1 sha256:22", "other.io/c <none> sha256:33"]);
     }

@@ -17,7 +17,7 @@ use crate::{
 };
 
 pub(crate) fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<()> {
-    let source = source(&flags.input)?;
+    let source = source(&flags.input, "name an archive with -i, or pipe one in")?;
     let progress = Shown::new(flags.progress.progress, flags.quiet, Task::Load);
     let loaded = engine.images().load(source, &progress, flags.platform.as_ref());
     drop(progress);
@@ -25,12 +25,12 @@ pub(crate) fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<()> {
 }
 
 /// A file, a directory, or standard input, which must not be a terminal.
-pub(crate) fn source(input: &Path) -> anyhow::Result<LoadSource> {
+pub(crate) fn source(input: &Path, hint: &str) -> anyhow::Result<LoadSource> {
     if input != Path::new("-") {
         return Ok(LoadSource::Path(input.to_owned()));
     }
     if io::stdin().is_terminal() {
-        return Err(Refusal::new("standard input is a terminal", "name an archive with -i, or pipe one in").into());
+        return Err(Refusal::new("standard input is a terminal", hint).into());
     }
     Ok(LoadSource::Stream(Box::new(io::stdin())))
 }

@@ -4,8 +4,8 @@
 //! - [`command_line`], [`run_flags`], [`image_flags`] and [`registry_flags`] are the flags, [`resolve`] turns those of
 //!   `run` into a request.
 //! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
-//! - [`images`], [`history`], [`load`], [`transfer`], [`login`], [`system`], [`containers`] and [`doctor`] are the
-//!   other commands; [`filters`] are what confines them, [`prompt`] asks.
+//! - [`images`], [`history`], [`load`], [`save`], [`import`], [`verify`], [`transfer`], [`login`], [`system`],
+//!   [`containers`] and [`doctor`] are the other commands; [`filters`] are what confines them, [`prompt`] asks.
 //! - [`format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
 //!   far they have got.
 //! - [`report`] is the only place that prints errors.
@@ -22,6 +22,7 @@ mod format;
 mod history;
 mod image_flags;
 mod images;
+mod import;
 mod load;
 mod login;
 mod progress;
@@ -31,11 +32,13 @@ mod report;
 mod resolve;
 mod run;
 mod run_flags;
+mod save;
 mod system;
 mod table;
 mod template;
 mod terminal;
 mod transfer;
+mod verify;
 
 use std::{
     env,
@@ -92,6 +95,11 @@ fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {
         Command::Doctor(flags) => return doctor::doctor(&Place::find(&global)?, &flags),
         Command::Version => version(),
         Command::Load(flags) | Command::Image(ImageCommand::Load(flags)) => load::load(&open(&global)?, &flags)?,
+        Command::Save(flags) | Command::Image(ImageCommand::Save(flags)) => save::save(&open(&global)?, &flags)?,
+        Command::Import(flags) | Command::Image(ImageCommand::Import(flags)) => {
+            import::import(&open(&global)?, &flags)?;
+        }
+        Command::Image(ImageCommand::Verify(flags)) => return verify::verify(&open(&global)?, &flags),
         Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => images::list(&open(&global)?, &flags)?,
         Command::History(flags) | Command::Image(ImageCommand::History(flags)) => {
             history::history(&open(&global)?, &flags)?;

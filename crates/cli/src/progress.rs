@@ -57,6 +57,7 @@ pub(crate) enum Task {
     Load,
     Pull,
     Push,
+    Verify,
 }
 
 /// Shows progress until it is dropped, and leaves a terminal as if it had not been.

@@ -71,13 +71,24 @@ pub(crate) fn lines(error: &anyhow::Error) -> String {
 
 /// The first hint that an error of the chain has to give.
 fn hint(error: &anyhow::Error) -> Option<String> {
-    error.chain().find_map(|cause| {
-        let of_engine = || cause.downcast_ref::<engine::Error>()?.hint();
-        let of_image = || cause.downcast_ref::<engine::image::ImageError>()?.hint();
-        let of_registry = || login_hint(cause.downcast_ref()?);
-        let own = || Some(cause.downcast_ref::<Refusal>()?.hint.clone());
-        of_registry().or_else(of_engine).or_else(of_image).or_else(own)
-    })
+    let of_registry = error.chain().find_map(|cause| login_hint(registry_error(cause)?));
+    of_registry.or_else(|| error.chain().find_map(hint_of))
+}
+
+/// What an error itself has to say of what can be done.
+fn hint_of(cause: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let of_engine = || cause.downcast_ref::<engine::Error>()?.hint();
+    let of_image = || cause.downcast_ref::<engine::image::ImageError>()?.hint();
+    let own = || Some(cause.downcast_ref::<Refusal>()?.hint.clone());
+    of_engine().or_else(of_image).or_else(own)
+}
+
+/// Errors of registries are boxed within those of images.
+fn registry_error<'e>(cause: &'e (dyn std::error::Error + 'static)) -> Option<&'e RegistryError> {
+    match cause.downcast_ref() {
+        Some(engine::Error::Registry(error)) => Some(error),
+        _ => cause.downcast_ref().or_else(|| Some(&**cause.downcast_ref::<Box<RegistryError>>()?)),
+    }
 }
 
 /// Who may not see something is told how to log in where it is.
@@ -109,6 +120,24 @@ mod tests {
     use anyhow::Context as _;
 
     use super::*;
+
+    #[test]
+    fn who_may_not_see_something_is_told_how_to_log_in() {
+        let unauthorized = |sent| RegistryError::Unauthorized {
+            url: "https://registry-1.docker.io/v2/x/manifests/1".into(),
+            answer: Default::default(),
+            sent,
+        };
+        let image = engine::image::ImageError::Transfer { what: "x".into(), source: Box::new(unauthorized(false)) };
+        assert!(lines(&image.into()).contains("`coracle login docker.io` logs in"));
+        assert!(lines(&engine::Error::from(unauthorized(true)).into()).contains("takes others"));
+    }
+
+    #[test]
+    fn what_others_wrote_cannot_steer_the_terminal() {
+        let error = anyhow::anyhow!("one \u{1b}[31m\r\ntwo");
+        assert_eq!(lines(&error), "coracle: one \\u{1b}[31m\n    two\n");
+    }
 
     #[test]
     fn chain_and_hint() {

@@ -82,8 +82,8 @@ fn row(kind: &str, total: usize, active: usize, size: u64, reclaimable: u64) -> 
     let reclaimable = if size > 0 { format!("{} ({share}%)", human_decimal(reclaimable)) } else { human_decimal(0) };
     Row::new([
         ("Type", kind.into()),
-        ("TotalCount", total.into()),
-        ("Active", active.into()),
+        ("TotalCount", total.to_string().into()),
+        ("Active", active.to_string().into()),
         ("Size", human_decimal(size).into()),
         ("Reclaimable", reclaimable.into()),
     ])

@@ -49,6 +49,10 @@ fn help() {
         ("login.txt", &["login", "--help"]),
         ("logout.txt", &["logout", "--help"]),
         ("image-prune.txt", &["image", "prune", "--help"]),
+        ("save.txt", &["save", "--help"]),
+        ("import.txt", &["import", "--help"]),
+        ("image-verify.txt", &["image", "verify", "--help"]),
+        ("image-pull.txt", &["image", "pull", "--help"]),
         ("system.txt", &["system", "--help"]),
         ("system-df.txt", &["system", "df", "--help"]),
         ("system-prune.txt", &["system", "prune", "--help"]),
@@ -127,6 +131,13 @@ fn other_errors() {
         (&["pull", "UPPER"], 1),
         (&["pull", "-a", "busybox"], 1),
         (&["push", "no-such-image"], 1),
+        (&["save", "no-such-image"], 1),
+        (&["save", "-o", "/no/such/directory/x", "no-such-image"], 1),
+        (&["save"], 2),
+        (&["import", "https://example.com/root.tar"], 1),
+        (&["import", "-c", "RUN true", "/no/such/archive.tar"], 1),
+        (&["import", "/no/such/archive.tar"], 1),
+        (&["image", "verify", "no-such-image"], 1),
         (&["login"], 1),
         (&["login", "-u", "me", "a b"], 1),
         (&["login", "--password-stdin"], 2),
@@ -165,7 +176,10 @@ fn empty_home_has_empty_lists() {
 fn command_belongs_to_the_container_from_its_first_word() {
     let home = tempfile::tempdir().expect("a directory");
     // Unknown image: the flags behind it were not ours to refuse.
-    let out = coracle(home.path(), &["run", "--pull=never", "-e", "-X=1", "no-such-image", "ls", "-l", "--no-such-flag", "-h"]);
+    let out = coracle(
+        home.path(),
+        &["run", "--pull=never", "-e", "-X=1", "no-such-image", "ls", "-l", "--no-such-flag", "-h"],
+    );
     assert_eq!(out.status.code(), Some(125));
     assert!(text(&out.stderr).contains("no-such-image"), "{}", text(&out.stderr));
 }

@@ -74,7 +74,7 @@ impl Bars {
             Event::LayerDone { index, .. } => self.end(&mut state, index),
             Event::Assembling => {
                 state.total.set_style(style("{spinner} {msg}"));
-                let message = format!("{}: putting {} layers together", state.image, state.layers);
+                let message = format!("{}: putting its layers together", state.image);
                 state.total.set_message(message);
             }
             Event::Done => state.total.set_message(String::new()),

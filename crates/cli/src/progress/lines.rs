@@ -45,7 +45,8 @@ impl State {
             Event::Image { name, layers, bytes } => {
                 self.labels = (1..=layers).map(|number| format!("layer {number}")).collect();
                 let name = table::visible(familiar(name));
-                format!("{name}: {} {layers} layers, {}\n", task.working(), human_decimal(bytes))
+                let layers = if layers == 1 { "1 layer".to_owned() } else { format!("{layers} layers") };
+                format!("{name}: {} {layers}, {}\n", task.working(), human_decimal(bytes))
             }
             Event::LayerWaiting { index } => format!("{}: Waiting\n", self.label(index)),
             Event::LayerStarted { index, digest, total } => {
@@ -73,6 +74,7 @@ impl Task {
             Self::Load => "Loading",
             Self::Pull => "Downloading",
             Self::Push => "Pushing",
+            Self::Verify => "Verifying",
         }
     }
 
@@ -80,6 +82,7 @@ impl Task {
         match self {
             Self::Load | Self::Pull => "Already exists",
             Self::Push => "Layer already exists",
+            Self::Verify => "Verified",
         }
     }
 
@@ -88,6 +91,7 @@ impl Task {
             Self::Load => "Load complete",
             Self::Pull => "Pull complete",
             Self::Push => "Pushed",
+            Self::Verify => "Verified",
         }
     }
 }
