@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use layer::{Changeset, LayerError, Limits, NoFiles, Rebuild, read_layer, verity};
+use layer::{Changeset, LayerError, Limits, Rebuild, read_changeset, verity};
 use store::facts::Facts;
 use store::{Digest, Hasher, LayerFiles, Object, Store, StoreError};
 
@@ -54,7 +54,7 @@ fn archive(store: &Store, layer: &LayerFiles, on_bytes: &dyn Fn(u64)) -> Finding
         Ok(reader) => Counted { reader, hasher: Hasher::default(), length: 0, told: 0, on_bytes },
         Err(e) => return Some(format!("skeleton: {e}")),
     };
-    let tree = read_layer(&mut archive, NoFiles, &Limits::default());
+    let tree = read_changeset(&mut archive, &Limits::default());
     let (length, found) = (archive.length, archive.hasher.finish());
     match tree {
         Ok(tree) if found == layer.diff_id => is_other_tree(layer, &tree, length),

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use layer::verity::{self, Verity};
-use layer::{LayerWriter, Limits, NoFiles, Rebuild, read_layer};
+use layer::{LayerWriter, Limits, Rebuild, read_changeset, read_layer};
 use sha2::{Digest, Sha256};
 
 const ROUNDS: usize = 5;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     })?;
     report("headers alone", length, || {
-        read_layer(&archive[..], NoFiles, &limits)?;
+        read_changeset(&archive[..], &limits)?;
         Ok(())
     })?;
     let mut written = None;

@@ -38,7 +38,7 @@
 //! | From the archive or the index | What happens |
 //! |---|---|
 //! | `..`, absolute names, symbolic links out of the tree | cleaned, and resolved inside the tree; there is no outside |
-//! | headers that parsers read differently (two names, repeated headers) | refused |
+//! | archives that GNU tar, Python or Go read differently (two names, sizes of what has none, …) | refused |
 //! | endless or huge headers, maps, names, attributes; bombs of inodes, depth, symbolic links | [`Limits`], typed error |
 //! | sizes that lie | content is counted; a short archive is an error |
 //! | holes of exabytes | never written; the sum of contents is limited |
@@ -77,4 +77,4 @@ pub use merge::{MergeError, MergeFault, merge};
 pub use merged::{InodeId, MergedInode, MergedTree};
 pub use path::{EntryName, PathError};
 pub use skeleton::{Rebuild, SkeletonError};
-pub use writer::{Destination, FileSink, LayerOutput, LayerWriter, NoFiles, read_layer};
+pub use writer::{LayerOutput, LayerWriter, read_changeset, read_layer};

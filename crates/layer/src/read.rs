@@ -21,8 +21,7 @@ const AUFS_PREFIX: &[u8] = b".wh..wh.";
 #[derive(Debug)]
 pub(crate) struct Parts<D, P, T, S> {
     pub(crate) data: D,
-    /// Where there is none, small contents go to the data as well.
-    pub(crate) packed: Option<P>,
+    pub(crate) packed: P,
     pub(crate) tree: T,
     pub(crate) skeleton: S,
 }
@@ -59,7 +58,7 @@ const RECORDS: usize = 64 << 10;
 struct LayerReader<'l, D, P, T> {
     records: Records,
     data: D,
-    packed: Option<P>,
+    packed: P,
     packed_bytes: u64,
     tree: T,
     /// Records on their way to `tree`.
@@ -149,8 +148,8 @@ impl<D: Contents, P: Write, T: Write> LayerReader<'_, D, P, T> {
             return Ok(Content::EMPTY);
         }
         let mut reader = archive.content();
-        if let Some(packed) = self.packed.as_mut().filter(|_| size <= PACKED_MAX && member.content.is_whole()) {
-            let stored = io::copy(&mut reader, packed);
+        if size <= PACKED_MAX && member.content.is_whole() {
+            let stored = io::copy(&mut reader, &mut self.packed);
             stored.map_err(|error| reader.explain(error))?;
             archive.record_packed(size)?;
             let offset = self.packed_bytes;

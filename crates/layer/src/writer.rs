@@ -57,34 +57,24 @@ const SKELETON_LEVEL: i32 = 1;
 /// that a digest over `from` covers the whole blob, and writes the layer's files. Nothing else is touched.
 ///
 /// Memory: buffers of about 2 MiB and the zstd encoder's, whatever the archive holds. Nothing is synced.
-pub fn read_layer<D: Destination>(from: impl Read, to: D, limits: &Limits) -> Result<D::Output, LayerError> {
-    to.take(from, limits)
+pub fn read_layer(from: impl Read, to: LayerWriter, limits: &Limits) -> Result<LayerOutput, LayerError> {
+    let skeleton = zstd::Encoder::new(HashedFile::new(to.skeleton), SKELETON_LEVEL);
+    let parts = Parts {
+        data: DataWriter::new(to.data),
+        packed: HashedFile::new(to.packed),
+        tree: HashedFile::new(to.tree),
+        skeleton: skeleton.map_err(LayerError::Finish)?,
+    };
+    let (parts, totals) = read_into(from, parts, limits)?;
+    finish(parts, totals).map_err(LayerError::Finish)
 }
 
-/// Where a layer can be read to.
-pub trait Destination {
-    /// What there is to know then.
-    type Output;
-
-    /// Reads an archive.
-    #[doc(hidden)]
-    fn take(self, from: impl Read, limits: &Limits) -> Result<Self::Output, LayerError>;
-}
-
-impl Destination for LayerWriter {
-    type Output = LayerOutput;
-
-    fn take(self, from: impl Read, limits: &Limits) -> Result<LayerOutput, LayerError> {
-        let skeleton = zstd::Encoder::new(HashedFile::new(self.skeleton), SKELETON_LEVEL);
-        let parts = Parts {
-            data: DataWriter::new(self.data),
-            packed: Some(HashedFile::new(self.packed)),
-            tree: HashedFile::new(self.tree),
-            skeleton: skeleton.map_err(LayerError::Finish)?,
-        };
-        let (parts, totals) = read_into(from, parts, limits)?;
-        finish(parts, totals).map_err(LayerError::Finish)
-    }
+/// Reads an archive for what it changes alone, as [`read_layer`] does but without files. Contents are passed over.
+pub fn read_changeset(from: impl Read, limits: &Limits) -> Result<Changeset, LayerError> {
+    let parts = Parts { data: NoContents::default(), packed: io::sink(), tree: Vec::new(), skeleton: io::sink() };
+    let (parts, mut totals) = read_into(from, parts, limits)?;
+    totals.data_bytes = parts.data.finish().map_err(LayerError::Finish)?;
+    Ok(Changeset::of(parts.tree, totals)?)
 }
 
 type FileParts = Parts<DataWriter, HashedFile, HashedFile, zstd::Encoder<'static, HashedFile>>;
@@ -95,7 +85,7 @@ fn finish(parts: FileParts, mut totals: Totals) -> io::Result<LayerOutput> {
     totals.data_bytes = data_length;
     tree.write_all(&totals.encode())?;
     let (tree_length, tree_digest) = tree.finish()?;
-    let (packed_length, packed_digest) = packed.map(HashedFile::finish).transpose()?.unwrap_or_default();
+    let (packed_length, packed_digest) = packed.finish()?;
     let (skeleton_length, skeleton_digest) = skeleton.finish()?.finish()?;
     Ok(LayerOutput {
         data_length,
@@ -148,50 +138,5 @@ impl Write for HashedFile {
         self.length += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
-    }
-}
-
-/// No files: reads an archive for what it changes alone, with all the checks that there are.
-#[derive(Debug, Clone, Copy)]
-pub struct NoFiles;
-
-impl Destination for NoFiles {
-    type Output = Changeset;
-
-    fn take(self, from: impl Read, limits: &Limits) -> Result<Changeset, LayerError> {
-        let parts =
-            Parts { data: NoContents::default(), packed: Some(io::sink()), tree: Vec::new(), skeleton: io::sink() };
-        let (parts, mut totals) = read_into(from, parts, limits)?;
-        totals.data_bytes = parts.data.finish().map_err(LayerError::Finish)?;
-        Ok(Changeset::of(parts.tree, totals)?)
-    }
-}
-
-/// The data file alone; nothing is packed.
-#[derive(Debug)]
-pub struct FileSink(Option<File>, File);
-
-impl FileSink {
-    /// Writes to `file`, which must be empty.
-    pub fn new(file: File) -> Self {
-        Self(file.try_clone().ok(), file)
-    }
-
-    /// The file, for `fsync`.
-    pub fn into_file(self) -> File {
-        self.1
-    }
-}
-
-impl Destination for &mut FileSink {
-    type Output = Changeset;
-
-    fn take(self, from: impl Read, limits: &Limits) -> Result<Changeset, LayerError> {
-        let file = self.0.take().ok_or_else(|| LayerError::Finish(io::ErrorKind::InvalidInput.into()))?;
-        let parts =
-            Parts { data: DataWriter::new(file), packed: None::<io::Sink>, tree: Vec::new(), skeleton: io::sink() };
-        let (parts, mut totals) = read_into(from, parts, limits)?;
-        (totals.data_bytes, _) = parts.data.finish().map_err(LayerError::Finish)?;
-        Ok(Changeset::of(parts.tree, totals)?)
     }
 }

@@ -8,7 +8,7 @@ mod tar;
 use std::io::Read;
 
 use cases::{case, chain, check, raw, t, tree_of, tree_within};
-use layer::{Limits, read_layer};
+use layer::{Limits, read_changeset};
 use tar::Header;
 
 #[test]
@@ -279,6 +279,6 @@ fn an_endless_archive_ends_at_a_limit() {
     }
     let limits = Limits { entries: 100_000, ..Limits::default() };
     let endless = Endless(t().file("a", "x").0, 0);
-    let error = read_layer(endless, layer::NoFiles, &limits).unwrap_err();
+    let error = read_changeset(endless, &limits).unwrap_err();
     assert_eq!(chain(&error), "layer has more than 100000 entries");
 }

@@ -4,7 +4,7 @@
 
 mod tar;
 
-use layer::{Changeset, Kind, Limits, NoFiles, merge, read_layer};
+use layer::{Changeset, Kind, Limits, merge, read_changeset};
 use proptest::prelude::*;
 use tar::{Header, Tar};
 
@@ -14,7 +14,7 @@ fn limits() -> Limits {
 
 /// Reads, encodes, decodes and merges; whatever comes out must keep the rules of a tree.
 fn exercise(tar: &[u8]) {
-    let Ok(changeset) = read_layer(tar, NoFiles, &limits()) else { return };
+    let Ok(changeset) = read_changeset(tar, &limits()) else { return };
     let again = Changeset::decode(changeset.encode().to_vec(), &limits()).expect("what is written can be read");
     assert_eq!(again, changeset);
     check_merge(&[changeset, again]);
@@ -72,7 +72,7 @@ proptest! {
 
     #[test]
     fn any_entries_make_a_sound_tree_or_an_error(layers in prop::collection::vec(entries(), 1..4)) {
-        let read = |tar: &Tar| read_layer(&tar.0[..], NoFiles, &limits());
+        let read = |tar: &Tar| read_changeset(&tar.0[..], &limits());
         let changesets: Vec<_> = layers.iter().filter_map(|tar| read(tar).ok()).collect();
         check_merge(&changesets);
     }
@@ -101,7 +101,7 @@ proptest! {
 
     #[test]
     fn bent_changesets(tar in entries(), flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8), cut in any::<prop::sample::Index>()) {
-        let Ok(changeset) = read_layer(&tar.0[..], NoFiles, &limits()) else { return Ok(()) };
+        let Ok(changeset) = read_changeset(&tar.0[..], &limits()) else { return Ok(()) };
         let mut bytes = changeset.encode().to_vec();
         for (at, value) in flips {
             let at = at.index(bytes.len());
