@@ -14,6 +14,9 @@ use crate::manifest::Descriptor;
 use crate::source::{Documents, Kept, Opened, Source};
 use crate::{ImageError, Result};
 
+/// Downloads of fewer bytes are sooner begun again than taken up again.
+const RESUMED: u64 = 1 << 20;
+
 /// One repository, while something is pulled from it.
 pub(crate) struct Remote<'a> {
     pub(crate) client: &'a Client,
@@ -123,8 +126,13 @@ impl Documents for Remote<'_> {
 }
 
 impl RemoteBlob {
-    /// Opens the blob: first what an earlier download had left of it, then what the registry has.
-    pub(crate) fn open(&self, store: &Store) -> Result<Opened> {
+    /// Opens the blob: first what an earlier download had left of it, then what the registry has. With `keep`, what is
+    /// read can become a blob of the store.
+    pub(crate) fn open(&self, store: &Store, keep: bool) -> Result<Opened> {
+        if self.size < RESUMED && !keep {
+            let reader = Fetch { prefix: None, blob: self.clone(), offset: 0, download: None };
+            return Ok(Opened { reader: Box::new(reader), kept: None, resumed: false });
+        }
         let partial = store.partial(&self.digest, || ())?;
         let mut had = partial.length()?;
         if had > self.size {
@@ -139,16 +147,16 @@ impl RemoteBlob {
 }
 
 /// A blob that is being fetched.
-struct Fetch<P> {
+struct Fetch {
     /// What is there already.
-    prefix: Option<P>,
+    prefix: Option<io::Take<File>>,
     blob: RemoteBlob,
     /// Where the download begins.
     offset: u64,
     download: Option<registry::Download>,
 }
 
-impl<P: Read> Read for Fetch<P> {
+impl Read for Fetch {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(prefix) = &mut self.prefix {
             match prefix.read(buffer)? {
@@ -156,7 +164,7 @@ impl<P: Read> Read for Fetch<P> {
                 count => return Ok(count),
             }
         }
-        if self.offset >= self.blob.size && self.download.is_none() && self.offset > 0 {
+        if self.offset > 0 && self.offset == self.blob.size {
             return Ok(0);
         }
         let RemoteBlob { client, repository, digest, size, .. } = &self.blob;

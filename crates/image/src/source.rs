@@ -50,7 +50,7 @@ impl Source {
                 let kept = keep.then(|| store.ingest_file()).transpose()?.map(Kept::Ingest);
                 Ok(Opened { reader: Box::new(section.clone()), kept, resumed: false })
             }
-            Self::Remote(blob) => blob.open(store),
+            Self::Remote(blob) => blob.open(store, keep),
         }
     }
 }
