@@ -5,9 +5,9 @@ use serde_json::Value;
 use state::ImageRecord;
 use store::StoreError;
 
-use crate::manifest::json;
+use crate::manifest::{json, not_json};
 use crate::root::parse;
-use crate::{ImageError, Images, Result};
+use crate::{Images, Result};
 
 /// One step of an image's making.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Images {
         let config: Value = json(&what, &self.config_bytes(image)?)?;
         let steps = config.get("history").filter(|steps| !steps.is_null()).cloned();
         let steps: Vec<RawStep> = match steps {
-            Some(steps) => serde_json::from_value(steps).map_err(|source| ImageError::Json { what, source })?,
+            Some(steps) => serde_json::from_value(steps).map_err(|e| not_json(&what, e))?,
             None => Vec::new(),
         };
         let mut sizes = Vec::with_capacity(image.layers.len());

@@ -22,6 +22,9 @@ const MANIFEST_TYPES: [&str; 2] = [MANIFEST_TYPE, "application/vnd.docker.distri
 const CONFIG_TYPES: [&str; 2] =
     ["application/vnd.oci.image.config.v1+json", "application/vnd.docker.container.image.v1+json"];
 
+/// Characters of what a parser says that are passed on.
+const SAID: usize = 300;
+
 /// What one document says of another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Descriptor {
@@ -185,7 +188,7 @@ pub(crate) fn image_configuration(what: &str, bytes: &[u8]) -> Result<ImageConfi
             rootfs.entry("diff_ids").or_insert_with(|| Value::Array(Vec::new()));
         }
     }
-    serde_json::from_value(value).map_err(|source| ImageError::Json { what: what.to_owned(), source })
+    serde_json::from_value(value).map_err(|e| not_json(what, e))
 }
 
 /// Removes members that are null, except that in Go's sets (`"Volumes": {"/data": null}`) the key is what counts.
@@ -206,7 +209,16 @@ fn remove_nulls(value: &mut Value) {
 }
 
 pub(crate) fn json<'a, T: Deserialize<'a>>(what: &str, bytes: &'a [u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|source| ImageError::Json { what: what.to_owned(), source })
+    serde_json::from_slice(bytes).map_err(|e| not_json(what, e))
+}
+
+/// What a parser says may quote the text at fault, however long that is.
+pub(crate) fn not_json(what: &str, source: serde_json::Error) -> ImageError {
+    let said = source.to_string();
+    if said.len() <= SAID {
+        return ImageError::Json { what: what.to_owned(), source };
+    }
+    ImageError::malformed(what, format!("{} …", said.chars().take(SAID).collect::<String>()))
 }
 
 #[cfg(test)]

@@ -5,6 +5,9 @@ use std::str::FromStr;
 
 use serde::Deserialize;
 
+/// How many characters of an operating system's or an architecture's name are shown.
+const PART_SHOWN: usize = 64;
+
 /// An operating system and a processor architecture, as Go and the OCI image-spec spell them (`image-index.md`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 pub struct Platform {
@@ -55,11 +58,17 @@ impl Platform {
     }
 }
 
+/// What archives and registries say of platforms is shown to people: not at any length, and without what moves their
+/// cursors.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.os, self.architecture)?;
+        let shown = |part: &str| -> String {
+            let harmless = |c: char| if c.is_ascii_graphic() { c } else { '?' };
+            part.chars().take(PART_SHOWN).map(harmless).collect()
+        };
+        write!(f, "{}/{}", shown(&self.os), shown(&self.architecture))?;
         match self.variant.as_deref() {
-            Some(variant) if !variant.is_empty() => write!(f, "/{variant}"),
+            Some(variant) if !variant.is_empty() => write!(f, "/{}", shown(variant)),
             _ => Ok(()),
         }
     }
