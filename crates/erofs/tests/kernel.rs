@@ -33,6 +33,10 @@ const EVERYTHING: &str = r#"
     setfattr -n user.large -v "$(printf 'v%.0s' $(seq 3000))" plain/large
     for i in $(seq 40); do setfattr -n user.attribute$i -v "$(printf 'w%.0s' $(seq 60))" plain/zeros; done
     setcap cap_net_raw+ep plain/block-and-one
+    for i in $(seq 30); do
+        head -c $((i * 40)) /dev/urandom > "many/shared-$i"
+        setfattr -n user.shared -v "$(printf 's%.0s' $(seq 200))" "many/shared-$i"; setcap cap_chown+ep "many/shared-$i"
+        setfattr -n user.own -v "$i" "many/shared-$i"; done
     touch -d '1960-02-03 04:05:06.789' plain/block; touch -d '2106-02-07 06:28:17.000000001' plain/large
     touch -h -d '2001-02-03 04:05:06.123456789' dangling; touch -d '2020-01-01 00:00:00.5' many plain .
 "#;
@@ -62,6 +66,16 @@ fn archive_and_compare(script: &str, tar_options: &str) {
 #[test]
 fn a_pax_archive_is_what_tar_unpacks() {
     archive_and_compare(EVERYTHING, "--format=posix --xattrs --xattrs-include='*' --numeric-owner");
+}
+
+/// One time and small owners for nearly all: inodes are compact. Packed contents of every length.
+#[test]
+fn a_reproducible_archive_is_what_tar_unpacks() {
+    let script = "mkdir -p small/er; for i in $(seq 0 1030); do head -c $i /dev/urandom > small/$i; done
+                  for i in $(seq 300); do echo $i > small/er/$i; done; ln small/7 linked; ln -s small/7 symlink
+                  mknod null c 1 3; mkfifo pipe; chown 65535:65535 small/8; chown 65536:65535 small/9
+                  setfattr -n user.name -v value small/10";
+    archive_and_compare(script, "--format=posix --xattrs --xattrs-include='*' --numeric-owner --mtime=@1700000000");
 }
 
 #[test]

@@ -262,3 +262,52 @@ fn look_ups_resolve_links_within_the_image() {
     assert!(matches!(image.lookup(b"/etc/passwd"), Err(ReadError::NotADirectory(_))));
     assert!(matches!(image.resolve(b"/loop/x"), Err(ReadError::SymlinkLoop(_))));
 }
+
+/// Bytes of metadata for a thousand entries.
+fn metadata_of_a_thousand(made: impl Fn(u32) -> Made) -> u64 {
+    let entries: Vec<Made> = (0..1000).map(made).collect();
+    let changesets = [changeset(&entries)];
+    let tree = merge(&changesets, &Limits::default()).unwrap();
+    let (image, _) = write(&tree, &[DATA_BLOCKS.into()]).unwrap();
+    image.len() as u64
+}
+
+/// An empty file, of its own time.
+fn empty_file(number: u32) -> Made {
+    Made {
+        path: vec![format!("{number:04}")],
+        kind: 6,
+        number,
+        mode: 0o644,
+        owner: (0, 0),
+        mtime: (number.into(), 0),
+        xattrs: BTreeMap::new(),
+        target: String::new(),
+    }
+}
+
+/// The directory of a thousand names of four bytes takes four blocks and a tail.
+#[test]
+fn what_inodes_have_in_common_is_stated_once() {
+    let extended = metadata_of_a_thousand(empty_file);
+    assert_eq!(extended.div_ceil(BLOCK), (1152 + 64_000_u64).div_ceil(BLOCK) + 4);
+    let of_one_time = |number| Made { mtime: (7, 7), ..empty_file(number) };
+    assert_eq!(metadata_of_a_thousand(of_one_time).div_ceil(BLOCK), (1152 + 32_000_u64).div_ceil(BLOCK) + 4);
+
+    let attributes = |number: u32, value: Vec<u8>| {
+        let own = (b"user.own".to_vec(), number.to_string().into_bytes());
+        Made { xattrs: BTreeMap::from([own, (b"user.common".to_vec(), value)]), ..empty_file(number) }
+    };
+    let shared = metadata_of_a_thousand(|number| attributes(number, vec![9; 2000]));
+    let own = metadata_of_a_thousand(|number| attributes(number, number.to_le_bytes().repeat(500)));
+    assert!(shared < extended + 40_000, "one copy of 2000 bytes, and some 32 bytes an inode: {shared}");
+    assert!(own > extended + 2_000_000, "a thousand copies: {own}");
+}
+
+/// Three inodes with a kilobyte each leave a fifth of a block, which inodes without contents fill.
+#[test]
+fn holes_beside_small_files_are_filled() {
+    let packed = |number: u32| Made { kind: 7, number: number / 4 * 1024 + 1023, ..empty_file(number) };
+    let mixed = |number: u32| if number.is_multiple_of(4) { packed(number) } else { empty_file(number) };
+    assert_eq!(metadata_of_a_thousand(mixed) / BLOCK - 4, 250_u64.div_ceil(3), "the other 750 take no block");
+}
