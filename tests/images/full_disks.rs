@@ -6,9 +6,10 @@ use std::process::{Command, Stdio};
 
 use e2e::coracle::{Coracle, Output, finish};
 use e2e::disk::{Disk, Fault};
+use e2e::registry::Registry;
 
 use crate::points::try_all;
-use crate::samples::{Pair, memory};
+use crate::samples::{Pair, memory, pull, remove};
 use crate::session::{Session, coracle_in};
 
 /// What is said of a disk without space; after the first, in the words of SQLite.
@@ -32,8 +33,15 @@ fn load_on_a_disk_that_fails_once() {
 #[test]
 fn removal_on_a_disk_that_fails_once() {
     let pair = Pair::new();
-    let remove = ["rmi".to_owned(), "red".to_owned()].into();
-    survives_every_fault(&[pair.load("red"), pair.load("blue"), remove], Fault::Broken, BROKEN);
+    survives_every_fault(&[pair.load("red"), pair.load("blue"), remove("red")], Fault::Broken, BROKEN);
+}
+
+#[test]
+fn pull_on_a_disk_that_fills_up_or_fails_once() {
+    let (registry, pair) = (Registry::open(), Pair::new());
+    pair.publish(&registry);
+    survives_every_fault(&[pull(&registry, "red")], Fault::Full, FULL);
+    survives_every_fault(&[pull(&registry, "red"), pull(&registry, "blue")], Fault::Broken, BROKEN);
 }
 
 /// Lets the disk fail at each change of the last command.
@@ -115,7 +123,7 @@ fn store_that_cannot_be_written() {
     let home = directory.path().join("home");
     let coracle = Coracle::at(&home);
     let _ = coracle.coracle(pair.load("red")).expect(0);
-    for arguments in [pair.load("blue"), ["rmi".to_owned(), "red".to_owned()].into()] {
+    for arguments in [pair.load("blue"), remove("red")] {
         let mut command = Command::new("unshare");
         let script = r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" && shift && exec "$@""#;
         command.args(["-m", "sh", "-c", script, "sh"]).arg(&home).arg(Coracle::binary()).args(&arguments);

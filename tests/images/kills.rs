@@ -2,9 +2,10 @@
 //! command then succeeds.
 
 use e2e::disk::{Disk, Fault};
+use e2e::registry::Registry;
 
 use crate::points::try_all;
-use crate::samples::{Pair, memory};
+use crate::samples::{Pair, memory, pull, remove};
 use crate::session::{Session, coracle_in};
 
 #[test]
@@ -22,7 +23,21 @@ fn load_that_shares_layers() {
 #[test]
 fn removal() {
     let pair = Pair::new();
-    survives_every_kill(&[pair.load("red"), pair.load("blue"), ["rmi".to_owned(), "red".to_owned()].into()], 20);
+    survives_every_kill(&[pair.load("red"), pair.load("blue"), remove("red")], 20);
+}
+
+#[test]
+fn first_pull() {
+    let (registry, pair) = (Registry::open(), Pair::new());
+    pair.publish(&registry);
+    survives_every_kill(&[pull(&registry, "red")], 200);
+}
+
+#[test]
+fn pull_that_shares_layers() {
+    let (registry, pair) = (Registry::open(), Pair::new());
+    pair.publish(&registry);
+    survives_every_kill(&[pull(&registry, "red"), pull(&registry, "blue")], 80);
 }
 
 /// Kills the last command at each of its changes, of which there are to be `least`.

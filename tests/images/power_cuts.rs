@@ -5,16 +5,24 @@ use std::collections::HashSet;
 
 use e2e::disk::cut::{Cutter, Loss, fingerprint};
 use e2e::disk::{Disk, Fault, History, Tree};
+use e2e::registry::Registry;
 
 use crate::points::try_all;
-use crate::samples::{Pair, memory};
+use crate::samples::{Pair, memory, pull, remove};
 use crate::session::{Session, coracle_in};
 
 #[test]
 fn loads_and_removals() {
     let pair = Pair::new();
-    let remove = ["rmi".to_owned(), "red".to_owned()].into();
-    survives_every_cut(&[pair.load("red"), pair.load("blue"), remove, pair.load("red")], 400);
+    survives_every_cut(&[pair.load("red"), pair.load("blue"), remove("red"), pair.load("red")], 400);
+}
+
+#[test]
+fn pulls_and_removals() {
+    let (registry, pair) = (Registry::open(), Pair::new());
+    pair.publish(&registry);
+    let red = registry.image("red");
+    survives_every_cut(&[pull(&registry, "red"), pull(&registry, "blue"), remove(&red), pull(&registry, "red")], 400);
 }
 
 /// What is on the disk after a cut.

@@ -3,7 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use e2e::archives::{Layer, Layout, Tar, noise};
+use e2e::registry::Registry;
 use tempfile::TempDir;
+
+use crate::tools::{Surroundings, oci};
 
 /// A directory in memory, where there is one.
 pub(crate) fn memory() -> TempDir {
@@ -35,11 +38,31 @@ impl Pair {
         self.directory.path().join(name)
     }
 
+    /// Puts both into a registry, as `red:latest` and `blue:latest`.
+    pub(crate) fn publish(&self, registry: &Registry) {
+        let user = Surroundings::new();
+        for name in ["red", "blue"] {
+            let tag = format!("{name}:latest");
+            let to = format!("docker://{}", registry.image(&tag));
+            user.skopeo_copy(&[], &oci(&self.layout(name), &tag), &to);
+        }
+    }
+
     /// `load -i LAYOUT`.
     pub(crate) fn load(&self, name: &str) -> Vec<String> {
         let path = self.layout(name).into_os_string().into_string().expect("a path that is text");
         ["load".to_owned(), "-i".to_owned(), path].into()
     }
+}
+
+/// `pull` of an image that was published.
+pub(crate) fn pull(registry: &Registry, name: &str) -> Vec<String> {
+    ["pull".to_owned(), registry.image(name)].into()
+}
+
+/// `rmi` of a name.
+pub(crate) fn remove(name: &str) -> Vec<String> {
+    ["rmi".to_owned(), name.to_owned()].into()
 }
 
 /// A layer with small files, a large one, and one that takes the place of a file below.
