@@ -152,6 +152,7 @@ impl Authority {
                 service: challenge.parameter("service").map(str::to_owned),
             },
             (None, true) => Scheme::Basic,
+            (None, false) if challenges.is_empty() => return Ok(None),
             (None, false) => return Err(no_known_scheme(&ask.url, challenges)),
         };
         self.state().scheme = Some(scheme.clone());
@@ -235,11 +236,7 @@ impl Authority {
 
 fn no_known_scheme(url: &Url, challenges: &[Challenge]) -> RegistryError {
     let schemes: Vec<String> = challenges.iter().map(|c| show(&c.scheme, 40)).collect();
-    let problem = if schemes.is_empty() {
-        "it wants credentials, but does not say which".to_owned()
-    } else {
-        format!("it wants credentials for {}, only Basic and Bearer are known", schemes.join(", "))
-    };
+    let problem = format!("it wants credentials for {}, only Basic and Bearer are known", schemes.join(", "));
     RegistryError::Protocol { url: shown(url), problem }
 }
 

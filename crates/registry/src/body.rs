@@ -23,24 +23,33 @@ pub(crate) const PIECES: usize = 8;
 /// A body that is sent goes in pieces of at most this many bytes.
 pub(crate) const PIECE: usize = 64 << 10;
 
-/// When the network last took something of a body.
+/// How a body that is sent gets on.
 #[derive(Debug, Clone)]
-pub(crate) struct Pulse(Arc<Mutex<(Instant, bool)>>);
+pub(crate) struct Pulse(Arc<Mutex<Beat>>);
+
+/// What the network last did with the body.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Beat {
+    /// It took a piece.
+    Took(Instant),
+    /// It wants a piece that is not there yet: it waits for us.
+    Starves,
+    /// It took the last one.
+    Ended(Instant),
+}
 
 impl Pulse {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new((Instant::now(), false))))
+        Self(Arc::new(Mutex::new(Beat::Took(Instant::now()))))
     }
 
-    /// The network took a piece, or it wants one that is not there yet.
-    fn beat(&self, starving: bool) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = (Instant::now(), starving);
+    fn beat(&self, beat: Beat) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = beat;
     }
 
-    /// How long the network has not wanted more. While it waits for us, not at all.
-    pub(crate) fn still(&self) -> Duration {
-        let (at, starving) = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if starving { Duration::ZERO } else { at.elapsed() }
+    /// What it last did.
+    pub(crate) fn last(&self) -> Beat {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -73,12 +82,13 @@ impl Body for Feed {
         if feed.left == 0 {
             return Poll::Ready(None);
         }
-        feed.pulse.beat(true);
+        feed.pulse.beat(Beat::Starves);
         let piece = ready!(feed.pieces.poll_recv(context));
-        feed.pulse.beat(false);
         Poll::Ready(Some(match piece {
             Some(piece) if piece.len() as u64 <= feed.left => {
                 feed.left -= piece.len() as u64;
+                let now = Instant::now();
+                feed.pulse.beat(if feed.left == 0 { Beat::Ended(now) } else { Beat::Took(now) });
                 Ok(Frame::data(piece))
             }
             _ => Err(io::Error::new(io::ErrorKind::UnexpectedEof, "what is to be pushed is not of its size")),
@@ -117,11 +127,12 @@ impl Body for Whole {
 
     fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
         let whole = self.get_mut();
-        whole.pulse.beat(false);
         if whole.rest.is_empty() {
             return Poll::Ready(None);
         }
         let piece = whole.rest.split_to(whole.rest.len().min(PIECE));
+        let now = Instant::now();
+        whole.pulse.beat(if whole.rest.is_empty() { Beat::Ended(now) } else { Beat::Took(now) });
         Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 

@@ -21,21 +21,24 @@ use std::sync::PoisonError;
 
 use bytes::Bytes;
 use reqwest::header::{
-    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER,
-    WWW_AUTHENTICATE,
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LOCATION,
+    RETRY_AFTER, WWW_AUTHENTICATE,
 };
 use reqwest::{Method, Response, StatusCode, Url};
-use std::time::Duration;
-use tokio::time::timeout;
+use std::time::{Duration, Instant};
+use tokio::time::timeout_at;
 
 use crate::answer::{Answer, show};
-use crate::body::{self, Feed, Pulse, Whole};
+use crate::auth::Proof;
+use crate::body::{self, Beat, Feed, Pulse, Whole};
 use crate::challenge::{self, Challenge};
 use crate::error::{RegistryError, Waiting};
 use crate::failure::{classify, shown};
 use crate::network::{Endpoint, Network, Route};
 
 const MOST_REDIRECTS: usize = 10;
+/// So often is looked whether a body gets on.
+const LOOK: Duration = Duration::from_millis(250);
 /// So much is read of an answer that explains a failure.
 const LONGEST_EXPLANATION: usize = 64 << 10;
 
@@ -90,6 +93,13 @@ pub(crate) struct Reply {
     pub(crate) at_home: bool,
 }
 
+/// What became of a request.
+enum Asked {
+    Answered(Reply),
+    /// The endpoint itself wants to see something else.
+    Unauthorized(Reply),
+}
+
 impl Reply {
     pub(crate) fn status(&self) -> StatusCode {
         self.response.status()
@@ -113,10 +123,27 @@ impl Reply {
 impl Network {
     /// Asks an endpoint; what it wants to see it is shown, once. Gives any answer but 401.
     pub(crate) async fn ask(&self, endpoint: &Endpoint, ask: Ask) -> Result<Reply, RegistryError> {
-        let mut shown_before = endpoint.authority.ahead(self, endpoint, &ask).await?;
-        let reply = self.follow(endpoint, &ask, shown_before.as_ref().map(|p| &p.header)).await?;
+        let before = endpoint.authority.ahead(self, endpoint, &ask).await?;
+        let reply = match self.ask_with(endpoint, &ask, before.as_ref()).await? {
+            Asked::Answered(reply) => return Ok(reply),
+            Asked::Unauthorized(reply) => reply,
+        };
+        let proof = endpoint.authority.meet(self, endpoint, &ask, &reply.challenges(), before.as_ref()).await?;
+        let of_user = before.is_some_and(|proof| proof.of_user);
+        let Some(proof) = proof.filter(|_| !matches!(ask.payload, Payload::Feed(_))) else {
+            return Err(self.unauthorized(reply, of_user).await);
+        };
+        drop(reply);
+        match self.ask_with(endpoint, &ask, Some(&proof)).await? {
+            Asked::Answered(reply) => Ok(reply),
+            Asked::Unauthorized(reply) => Err(self.unauthorized(reply, proof.of_user).await),
+        }
+    }
+
+    async fn ask_with(&self, endpoint: &Endpoint, ask: &Ask, proof: Option<&Proof>) -> Result<Asked, RegistryError> {
+        let reply = self.follow(endpoint, ask, proof.map(|proof| &proof.header)).await?;
         if reply.status() != StatusCode::UNAUTHORIZED {
-            return Ok(reply);
+            return Ok(Asked::Answered(reply));
         }
         if !reply.at_home {
             return Err(RegistryError::Redirect {
@@ -125,23 +152,8 @@ impl Network {
                 problem: "it asks for credentials, which only the registry itself is given".into(),
             });
         }
-        let challenges = reply.challenges();
-        endpoint.authority.forget(&ask, shown_before.as_ref());
-        let can_repeat = !matches!(ask.payload, Payload::Feed(_));
-        let proof = endpoint.authority.meet(self, endpoint, &ask, &challenges, shown_before.as_ref()).await?;
-        match proof {
-            Some(proof) if can_repeat => {
-                drop(reply);
-                let second = self.follow(endpoint, &ask, Some(&proof.header)).await?;
-                if second.status() != StatusCode::UNAUTHORIZED {
-                    return Ok(second);
-                }
-                endpoint.authority.forget(&ask, Some(&proof));
-                shown_before = Some(proof);
-                Err(self.unauthorized(second, shown_before.is_some_and(|p| p.of_user)).await)
-            }
-            _ => Err(self.unauthorized(reply, shown_before.is_some_and(|p| p.of_user)).await),
-        }
+        endpoint.authority.forget(ask, proof);
+        Ok(Asked::Unauthorized(reply))
     }
 
     async fn unauthorized(&self, reply: Reply, sent: bool) -> RegistryError {
@@ -229,6 +241,10 @@ impl Network {
             Payload::Form(form) => {
                 (request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(form.clone()), None)
             }
+            // Some servers want to be told that nothing comes.
+            Payload::Bytes(bytes, media_type) if bytes.is_empty() => {
+                (request.header(CONTENT_TYPE, media_type).header(CONTENT_LENGTH, "0"), None)
+            }
             Payload::Bytes(bytes, media_type) => {
                 let body = Whole::new(bytes);
                 let pulse = body.pulse();
@@ -244,7 +260,10 @@ impl Network {
                 (request.body(reqwest::Body::wrap(feed)), Some(pulse))
             }
         };
-        let response = self.watch(&route, url, request, pulse).await?;
+        let deadlines = &self.environment.deadlines;
+        let uploads = matches!(ask.method, Method::PUT | Method::PATCH);
+        let answer = if uploads { deadlines.commit } else { deadlines.answer };
+        let response = self.watch(&route, url, request, answer, pulse).await?;
         endpoint.answered(url, response.remote_addr().filter(|_| !route.proxied));
         Ok(response)
     }
@@ -255,23 +274,29 @@ impl Network {
         route: &Route,
         url: &Url,
         request: reqwest::RequestBuilder,
+        answer: Duration,
         pulse: Option<Pulse>,
     ) -> Result<Response, RegistryError> {
         let deadlines = &self.environment.deadlines;
-        let limit = match pulse {
-            None => deadlines.connect + deadlines.answer,
-            Some(_) => deadlines.connect + deadlines.commit,
+        let start = Instant::now();
+        // Between bodies of a request and its answer lie whole buffers of the system, and before them the connection.
+        let end = || match pulse.as_ref().map_or(Beat::Ended(start), Pulse::last) {
+            Beat::Took(at) => (at + deadlines.connect + deadlines.stall, Waiting::Bytes, deadlines.stall),
+            Beat::Starves => (Instant::now() + deadlines.stall, Waiting::Bytes, deadlines.stall),
+            Beat::Ended(at) => (at + deadlines.connect + answer, Waiting::Answer, answer),
         };
         let sending = request.send();
         tokio::pin!(sending);
         loop {
-            let left = limit.saturating_sub(pulse.as_ref().map_or(Duration::ZERO, Pulse::still));
-            match timeout(left, &mut sending).await {
+            let wake = end().0.min(Instant::now() + LOOK);
+            match timeout_at(wake.into(), &mut sending).await {
                 Ok(Ok(response)) => return Ok(response),
                 Ok(Err(error)) => return Err(classify(url, &error, route.proxied, deadlines)),
-                Err(_) if pulse.as_ref().is_some_and(|pulse| pulse.still() < limit) => {}
                 Err(_) => {
-                    return Err(RegistryError::Timeout { url: shown(url), waiting: Waiting::Answer, after: limit });
+                    let (end, waiting, after) = end();
+                    if Instant::now() >= end {
+                        return Err(RegistryError::Timeout { url: shown(url), waiting, after });
+                    }
                 }
             }
         }
@@ -280,6 +305,9 @@ impl Network {
     /// The error that an answer is which is no success.
     pub(crate) async fn refusal(&self, reply: Reply) -> RegistryError {
         let status = reply.status();
+        if !status.is_client_error() && !status.is_server_error() {
+            return reply.protocol(format!("status {} means nothing here", status.as_u16()));
+        }
         let url = shown(&reply.url);
         let retry_after = reply.header(RETRY_AFTER.as_str()).and_then(retry_after);
         let deadline = self.environment.deadlines.answer;

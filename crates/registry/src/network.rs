@@ -62,12 +62,14 @@ struct Found {
 
 /// Whom a connection is to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Role {
-    /// The endpoint's own host.
-    Own,
-    /// A host that it sends us to.
-    Elsewhere(Reach),
+struct Role {
+    /// The endpoint's own host: it is shown the client's certificate, and may be `insecure`.
+    own: bool,
+    reach: Reach,
 }
+
+/// The endpoint itself.
+const HOME: Role = Role { own: true, reach: Reach::Anywhere };
 
 /// A connection to ask something over.
 #[derive(Debug, Clone)]
@@ -221,18 +223,18 @@ impl Network {
     pub(crate) fn route(&self, endpoint: &Endpoint, url: &Url) -> Result<Route, RegistryError> {
         let proxy = self.environment.proxies.of(url)?;
         let host = url.host_str().unwrap_or_default();
-        if endpoint.bare_host().as_deref() == Some(host) {
-            return endpoint.connection(self, Role::Own, proxy);
+        if endpoint.is_home(url) {
+            return endpoint.connection(self, HOME, proxy);
         }
         if let Some(named) = self.named(url)? {
-            return named.connection(self, Role::Own, proxy);
+            return named.connection(self, HOME, proxy);
         }
         let reach = Reach::from(endpoint.class());
         if !reach.admits(url) || (proxy.is_none() && self.environment.proxies.is_proxy(host)) {
             let problem = format!("a registry elsewhere may not send us to {host}");
             return Err(RegistryError::Redirect { url: endpoint.shown(), to: shown(url), problem });
         }
-        endpoint.connection(self, Role::Elsewhere(reach), proxy)
+        endpoint.connection(self, Role { own: endpoint.is_same_host(url), reach }, proxy)
     }
 
     /// The registry at the host of `url`, if it has an entry in the settings.
@@ -246,12 +248,8 @@ impl Network {
     }
 
     fn connect(&self, endpoint: &Endpoint, role: Role, proxy: Option<&Url>) -> Result<reqwest::Client, RegistryError> {
-        let own = role == Role::Own;
+        let Role { own, reach } = role;
         let tls = tls::configure(&endpoint.name, &endpoint.files, &self.roots, own && endpoint.insecure, own)?;
-        let reach = match role {
-            Role::Own => Reach::Anywhere,
-            Role::Elsewhere(reach) => reach,
-        };
         let proxy_host = proxy.and_then(|url| url.host_str()).map(str::to_owned);
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)

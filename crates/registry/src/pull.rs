@@ -257,7 +257,9 @@ struct Typed {
 /// What the manifest is. Its own word and the registry's must agree (image-spec, manifest.md; CVE-2021-41190);
 /// where the registry says nothing, the manifest's own counts.
 fn media_type(content_type: &str, bytes: &[u8]) -> Result<String, String> {
-    let typed: Typed = serde_json::from_slice(bytes).map_err(|_| {
+    let object = bytes.trim_ascii_start().starts_with(b"{");
+    let typed: Option<Typed> = serde_json::from_slice(bytes).ok().filter(|_| object);
+    let typed = typed.ok_or_else(|| {
         format!(
             "its manifest is no JSON object, but {:?}",
             if content_type.is_empty() { "nothing" } else { content_type }

@@ -120,7 +120,7 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, RegistryError> {
     if insecure {
-        return Ok(Arc::new(Anyone(provider.clone())));
+        return Ok(Arc::new(Blind { provider: provider.clone(), trusts: true }));
     }
     let mut named = Vec::new();
     for path in &files.authorities {
@@ -130,7 +130,7 @@ fn verifier(
     roots.add_parsable_certificates(system.get().iter().cloned());
     roots.add_parsable_certificates(named.iter().cloned());
     if roots.is_empty() {
-        return Err(unusable(name, "there is no certificate authority to trust: the system has none"));
+        return Ok(Arc::new(Blind { provider: provider.clone(), trusts: false }));
     }
     let chains = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .build()
@@ -218,11 +218,15 @@ fn is_authority_itself(error: &Error) -> bool {
     matches!(inner.downcast_ref(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// Whoever answers: for registries that the settings call `insecure`.
+/// Everyone or nobody, whatever is shown: registries that the settings call `insecure`, and systems without a
+/// certificate authority, on which plain HTTP to loopback is to work all the same.
 #[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
+struct Blind {
+    provider: Arc<CryptoProvider>,
+    trusts: bool,
+}
 
-impl ServerCertVerifier for Anyone {
+impl ServerCertVerifier for Blind {
     fn verify_server_cert(
         &self,
         _shown: &CertificateDer<'_>,
@@ -231,7 +235,11 @@ impl ServerCertVerifier for Anyone {
         _ocsp: &[u8],
         _now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
+        if self.trusts {
+            Ok(ServerCertVerified::assertion())
+        } else {
+            Err(Error::General("the system has no certificate authority to trust".into()))
+        }
     }
 
     fn verify_tls12_signature(
@@ -240,7 +248,7 @@ impl ServerCertVerifier for Anyone {
         shown: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, shown, signature, algorithms)
     }
 
@@ -250,11 +258,11 @@ impl ServerCertVerifier for Anyone {
         shown: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, shown, signature, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
