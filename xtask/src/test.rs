@@ -2,10 +2,11 @@
 //!
 //! 1. `--unit`: `cargo test` of the workspace; needs nothing from the host.
 //! 2. `--fuzz`: every fuzz target for a while.
-//! 3. `--emulated`: the end-to-end tests on software emulation.
-//! 4. `--kvm`: the same test binary inside the lab, on KVM.
+//! 3. `--images`: the end-to-end tests of images, which need no machine.
+//! 4. `--emulated`: the end-to-end tests on software emulation.
+//! 5. `--kvm`: the same test binary inside the lab, on KVM.
 //!
-//! Without any of these flags, all four. The last line is `N passed, N failed`.
+//! Without any of these flags, all five. The last line is `N passed, N failed`.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,7 +21,7 @@ use crate::lab::{self, Machine};
 use crate::libtest::Tally;
 use crate::{build, fuzz, process, project, setup};
 
-/// Runs the tests: unit, fuzz, end-to-end on emulation, end-to-end on KVM in the lab.
+/// Runs the tests: unit, fuzz, end-to-end of images, end-to-end on emulation, end-to-end on KVM in the lab.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Only unit tests, and others of this list that are named too.
@@ -29,6 +30,9 @@ pub(crate) struct Arguments {
     /// Only the fuzz targets.
     #[arg(long)]
     fuzz: bool,
+    /// Only the end-to-end tests of images.
+    #[arg(long)]
+    images: bool,
     /// Only the end-to-end tests on emulation.
     #[arg(long)]
     emulated: bool,
@@ -45,9 +49,10 @@ pub(crate) struct Arguments {
 /// A part of the whole, with its name on the way.
 type Stage = (&'static str, fn(&Arguments) -> Result<Tally>);
 
-const STAGES: [Stage; 4] = [
+const STAGES: [Stage; 5] = [
     ("unit tests", unit),
     ("fuzz targets", fuzz_targets),
+    ("end to end, images", images),
     ("end to end, emulated", emulated),
     ("end to end, KVM in the lab", kvm),
 ];
@@ -62,9 +67,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
 
 impl Arguments {
     fn chosen(&self) -> impl Iterator<Item = &'static Stage> + use<> {
-        let mut flags = [self.unit, self.fuzz, self.emulated, self.kvm];
+        let mut flags = [self.unit, self.fuzz, self.images, self.emulated, self.kvm];
         if !flags.contains(&true) {
-            flags = [true, self.filters.is_empty(), true, true];
+            flags = [true, self.filters.is_empty(), true, true, true];
         }
         STAGES.iter().zip(flags).filter_map(|(stage, chosen)| chosen.then_some(stage))
     }
@@ -100,15 +105,20 @@ fn fuzz_target(target: &str, seconds: u32) -> Tally {
     }
 }
 
+fn images(arguments: &Arguments) -> Result<Tally> {
+    let test = end_to_end("images")?;
+    tally(Command::new(test).args(&arguments.filters).current_dir(project::root()))
+}
+
 fn emulated(arguments: &Arguments) -> Result<Tally> {
-    let test = end_to_end()?;
+    let test = end_to_end("e2e")?;
     tally(
         Command::new(test).args(&arguments.filters).env("CORACLE_TEST_ACCEL", "emulated").current_dir(project::root()),
     )
 }
 
 fn kvm(arguments: &Arguments) -> Result<Tally> {
-    let mut command = vec![end_to_end()?];
+    let mut command = vec![end_to_end("e2e")?];
     command.extend(arguments.filters.iter().cloned());
     if let Some(tally) = in_the_lab(&command)? {
         return Ok(tally);
@@ -136,21 +146,21 @@ fn in_the_lab(command: &[OsString]) -> Result<Option<Tally>> {
     Ok(None)
 }
 
-/// Everything that the end-to-end tests run and read; gives back their binary.
-fn end_to_end() -> Result<OsString> {
+/// Everything that the end-to-end tests run and read; gives back the binary of those called `name`.
+fn end_to_end(name: &str) -> Result<OsString> {
     build::provide("release")?;
     process::run(project::cargo().args(["run", "--quiet", "--package", "e2e", "--bin", "fixtures"]))?;
     let mut cargo = project::cargo();
-    cargo.args(["test", "--quiet", "--package", "e2e", "--release", "--test", "e2e", "--no-run"]);
+    cargo.args(["test", "--quiet", "--package", "e2e", "--release", "--test", name, "--no-run"]);
     let messages = process::text_of(cargo.arg("--message-format=json"))?;
-    executable(&messages).context("cargo built no test called e2e")
+    executable(&messages, name).with_context(|| format!("cargo built no test called {name}"))
 }
 
 /// The test binary that cargo's messages speak of.
-fn executable(messages: &str) -> Option<OsString> {
+fn executable(messages: &str, name: &str) -> Option<OsString> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let mut executables =
-        messages.filter(|message| message["target"]["name"] == "e2e" && message["profile"]["test"] == true);
+        messages.filter(|message| message["target"]["name"] == name && message["profile"]["test"] == true);
     executables.find_map(|message| message["executable"].as_str().map(Into::into))
 }
 
@@ -193,8 +203,9 @@ mod tests {
             {"reason":"compiler-artifact","target":{"name":"e2e"},"profile":{"test":false},"executable":null}
             {"reason":"compiler-artifact","target":{"name":"e2e"},"profile":{"test":true},"executable":"/t/e2e-1"}
             {"reason":"build-finished","success":true}"#;
-        assert_eq!(executable(messages), Some("/t/e2e-1".into()));
-        assert_eq!(executable("not json"), None);
+        assert_eq!(executable(messages, "e2e"), Some("/t/e2e-1".into()));
+        assert_eq!(executable(messages, "images"), None);
+        assert_eq!(executable("not json", "e2e"), None);
     }
 
     #[test]
