@@ -9,8 +9,11 @@ use std::process::{Command, Stdio};
 use e2e::archives::{BLOCK, Layer, Layout, Tar, digest, finish_header, header};
 use e2e::coracle::{Coracle, Output, finish};
 use e2e::memory::Limit;
+use e2e::registry::Registry;
 use flate2::{Compress, Compression, Crc, FlushCompress};
 use tempfile::TempDir;
+
+use crate::tools::{Surroundings, oci};
 
 /// The memory of every command here.
 const MEMORY: u64 = 256 << 20;
@@ -39,6 +42,16 @@ impl Giant {
 
     fn coracle(&self) -> Coracle {
         Coracle::at(&self.directory.path().join("home"))
+    }
+
+    /// Pulls it into a home of its own, which is given back.
+    fn pull(&self) -> Coracle {
+        let (user, registry) = (Surroundings::new(), Registry::open());
+        let image = registry.image("giant:latest");
+        user.skopeo_copy(&[], &oci(self.layout.path(), "giant:latest"), &format!("docker://{image}"));
+        let coracle = Coracle::at(&self.directory.path().join("pulled"));
+        let _ = within_memory(&coracle, &["pull", "-q", &image]).expect(0);
+        coracle
     }
 
     fn load(&self) -> Output {
@@ -78,6 +91,7 @@ fn image_of_128_layers() {
         .collect();
     giant.image(&layers);
     let _ = giant.load().expect(0);
+    let _ = within_memory(&giant.pull(), &["image", "verify", "-q"]).expect(0);
 }
 
 #[test]
@@ -86,6 +100,8 @@ fn two_million_files() {
     let (_, layer) = giant.layout.layer_from(write_two_million_files);
     giant.image(&[layer]);
     let _ = giant.load().expect(0);
+    let _ = within_memory(&giant.coracle(), &["rmi", "giant"]).expect(0);
+    let _ = within_memory(&giant.pull(), &["image", "verify", "-q"]).expect(0);
 }
 
 /// 20,000 directories with 100 files each; every eighth file has a few bytes.
