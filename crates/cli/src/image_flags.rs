@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use engine::image::Platform;
 
 use crate::{
     filters::Filter,
     format::{InspectFormat, ListFormat},
+    platform::Asked,
     progress::{self, ProgressFlags},
 };
 
@@ -134,8 +134,8 @@ pub(crate) struct LoadFlags {
     #[arg(short, long, value_name = "FILE|DIR|-", default_value = "-", hide_default_value = true)]
     pub(crate) input: PathBuf,
     /// Take the image for this platform, as in linux/amd64
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<Platform>,
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub(crate) platform: Asked,
     /// No progress
     #[arg(short, long)]
     pub(crate) quiet: bool,
@@ -170,8 +170,8 @@ pub(crate) struct ImportFlags {
     #[arg(short, long, value_name = "TEXT")]
     pub(crate) message: Option<String>,
     /// What it is for, as in linux/amd64
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<Platform>,
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub(crate) platform: Asked,
     /// No progress
     #[arg(short, long)]
     pub(crate) quiet: bool,

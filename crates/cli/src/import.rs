@@ -21,7 +21,7 @@ pub(crate) fn import(engine: &Engine, flags: &ImportFlags) -> anyhow::Result<()>
         name: flags.name.clone(),
         changes: flags.change.clone(),
         message: flags.message.clone(),
-        platform: flags.platform.clone(),
+        platform: flags.platform.0.clone(),
         created: None,
     };
     let progress = Shown::new(flags.progress.progress, flags.quiet, Task::Load);

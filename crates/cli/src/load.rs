@@ -19,7 +19,7 @@ use crate::{
 pub(crate) fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<()> {
     let source = source(&flags.input, "name an archive with -i, or pipe one in")?;
     let progress = Shown::new(flags.progress.progress, flags.quiet, Task::Load);
-    let loaded = engine.images().load(source, &progress, flags.platform.as_ref());
+    let loaded = engine.images().load(source, &progress, flags.platform.0.as_ref());
     drop(progress);
     tell(&loaded?)
 }

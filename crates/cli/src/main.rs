@@ -5,10 +5,10 @@
 //!   `run` into a request.
 //! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
 //! - [`images`], [`history`], [`load`], [`save`], [`import`], [`verify`], [`transfer`], [`login`], [`system`],
-//!   [`containers`] and [`doctor`] are the other commands; [`filters`] are what confines them, [`prompt`] asks.
+//!   [`containers`] and [`doctor`] are the other commands; [`filters`] and [`platform`] are what confines them, [`prompt`] asks.
 //! - [`format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
 //!   far they have got.
-//! - [`report`] is the only place that prints errors.
+//! - [`report`] is the only place that prints errors, [`usage`] those of the command line itself.
 //!
 //! The same program is a container's keeper when its first argument says so; that way round the flags are never
 //! looked at, for a keeper is to stay small.
@@ -25,6 +25,7 @@ mod images;
 mod import;
 mod load;
 mod login;
+mod platform;
 mod progress;
 mod prompt;
 mod registry_flags;
@@ -38,15 +39,12 @@ mod table;
 mod template;
 mod terminal;
 mod transfer;
+mod usage;
 mod verify;
 
-use std::{
-    env,
-    ffi::OsString,
-    process::{ExitCode, exit},
-};
+use std::{env, process::ExitCode};
 
-use clap::{Parser as _, error::ErrorKind};
+use clap::Parser as _;
 use engine::{AcceleratorChoice, Engine, Environment, Home, Installation, Settings};
 
 use crate::command_line::{Command, CommandLine, GlobalFlags, ImageCommand, SystemCommand};
@@ -56,7 +54,7 @@ fn main() -> ExitCode {
     if env::args_os().nth(1).is_some_and(|word| word == engine::keeper::SUBCOMMAND) {
         return engine::keeper::main();
     }
-    let command_line = CommandLine::try_parse().unwrap_or_else(|error| usage(&error));
+    let command_line = CommandLine::try_parse().unwrap_or_else(|error| usage::exit_with(error));
     let failed = if matches!(command_line.command, Command::Run(_)) { report::NOT_RUN } else { report::FAILED };
     match command(command_line, begun) {
         Ok(code) => ExitCode::from(code),
@@ -67,25 +65,6 @@ fn main() -> ExitCode {
             ExitCode::from(failed)
         }
     }
-}
-
-/// Prints help or a complaint and exits: Docker's code for a container that could not be run, clap's for the rest.
-fn usage(error: &clap::Error) -> ! {
-    let _ = error.print();
-    let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
-    exit(if !asked && is_run(env::args_os().skip(1)) { i32::from(report::NOT_RUN) } else { error.exit_code() })
-}
-
-/// Whether the first word that is neither a global flag nor its value is `run`.
-fn is_run(mut words: impl Iterator<Item = OsString>) -> bool {
-    while let Some(word) = words.next() {
-        match word.to_str() {
-            Some("--home" | "--accel") => drop(words.next()),
-            Some(flag) if flag.starts_with('-') => {}
-            _ => return word == "run",
-        }
-    }
-    false
 }
 
 fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {

@@ -1,9 +1,11 @@
 //! The flags of the commands that talk to registries.
 
 use clap::{Args, ValueEnum};
-use engine::image::Platform;
 
-use crate::progress::{self, ProgressFlags};
+use crate::{
+    platform::Asked,
+    progress::{self, ProgressFlags},
+};
 
 #[derive(Debug, Args)]
 #[command(override_usage = "coracle pull [OPTIONS] NAME[:TAG|@DIGEST]", after_help = progress::HELP)]
@@ -12,8 +14,8 @@ pub(crate) struct PullFlags {
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
     pub(crate) name: String,
     /// Take the image for this platform, as in linux/amd64
-    #[arg(long, value_name = "PLATFORM")]
-    pub(crate) platform: Option<Platform>,
+    #[arg(long, value_name = "PLATFORM", default_value = "", hide_default_value = true)]
+    pub(crate) platform: Asked,
     /// Not supported: tags are pulled one by one
     #[arg(short, long, hide = true)]
     pub(crate) all_tags: bool,

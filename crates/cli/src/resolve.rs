@@ -20,14 +20,14 @@ pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
         command: command.clone(),
         entrypoint: process.entrypoint.clone(),
         env,
-        working_dir: process.workdir.clone(),
-        user: process.user.clone(),
+        working_dir: given(&process.workdir),
+        user: given(&process.user),
         groups: process.group_add.clone(),
         tty: process.tty,
         interactive: process.interactive,
         auto_remove: container.rm,
-        name: container.name.clone(),
-        hostname: container.hostname.clone(),
+        name: given(&container.name),
+        hostname: given(&container.hostname),
         cpu_milli: limits.cpus,
         memory: limits.memory,
         scratch_size: limits.storage_opt,
@@ -42,8 +42,13 @@ pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
         ulimits: limits.ulimit.clone(),
         sysctls: security.sysctl.clone(),
         init: process.init,
-        platform: container.platform.clone(),
+        platform: given(&container.platform),
     })
+}
+
+/// An empty text is none.
+fn given(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
 }
 
 fn environment_file(path: &Path) -> anyhow::Result<Vec<String>> {

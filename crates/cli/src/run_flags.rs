@@ -14,7 +14,7 @@ use engine::{
     rlimit,
 };
 
-use crate::registry_flags::PullPolicy;
+use crate::{platform::Asked, registry_flags::PullPolicy};
 
 /// What `run` is given.
 #[derive(Debug, Args)]
@@ -59,7 +59,7 @@ pub(crate) struct ContainerFlags {
     #[arg(long)]
     pub(crate) rm: bool,
     /// Host name inside
-    #[arg(short = 'h', long, value_name = "NAME", value_parser = parse_hostname)]
+    #[arg(short = 'h', long, value_name = "NAME", value_parser = hostname)]
     pub(crate) hostname: Option<String>,
     /// Write the container's id to a new file
     #[arg(long, value_name = "FILE")]
@@ -100,7 +100,7 @@ pub(crate) struct ProcessFlags {
     #[arg(long, value_name = "FILE")]
     pub(crate) env_file: Vec<PathBuf>,
     /// Working directory
-    #[arg(short, long, value_name = "DIR", value_parser = request::parse_working_dir)]
+    #[arg(short, long, value_name = "DIR", value_parser = working_dir)]
     pub(crate) workdir: Option<String>,
     /// User and group, names or numbers, looked up in the image
     #[arg(short, long, value_name = "USER[:GROUP]")]
@@ -178,12 +178,21 @@ pub(crate) struct PidsLimit(pub(crate) Option<u64>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SecurityOption(pub(crate) Option<bool>);
 
+/// Empty texts are as if they were not there, for scripts that pass a variable: [`crate::resolve`] drops them.
 fn name(text: &str) -> Result<String, names::InvalidName> {
-    names::check_name(text).map(|()| text.to_owned())
+    if text.is_empty() { Ok(String::new()) } else { names::check_name(text).map(|()| text.to_owned()) }
+}
+
+fn hostname(text: &str) -> Result<String, request::OptionError> {
+    if text.is_empty() { Ok(String::new()) } else { parse_hostname(text) }
+}
+
+fn working_dir(text: &str) -> Result<String, request::OptionError> {
+    if text.is_empty() { Ok(String::new()) } else { request::parse_working_dir(text) }
 }
 
 fn platform(text: &str) -> Result<String, engine::image::PlatformError> {
-    text.parse::<engine::image::Platform>().map(|platform| platform.to_string())
+    text.parse::<Asked>().map(|asked| asked.0.map(|platform| platform.to_string()).unwrap_or_default())
 }
 
 fn environment_entry(text: &str) -> Result<String, EnvironmentError> {

@@ -20,13 +20,13 @@ pub(crate) fn pull(engine: &Engine, flags: &PullFlags) -> anyhow::Result<()> {
     let reference = Reference::parse(&flags.name).map_err(ImageError::from)?;
     let mut out = io::stdout().lock();
     if flags.quiet {
-        let pulled = engine.images().pull(&engine.registry_client()?, &reference, flags.platform.as_ref(), &())?;
+        let pulled = engine.images().pull(&engine.registry_client()?, &reference, flags.platform.0.as_ref(), &())?;
         return Ok(writeln!(out, "{}", pulled.name)?);
     }
     if is_bare(&flags.name, &reference) {
         writeln!(out, "Using default tag: latest")?;
     }
-    let pulled = pull_telling(engine, &reference, flags.platform.as_ref(), flags.progress.progress, &mut out)?;
+    let pulled = pull_telling(engine, &reference, flags.platform.0.as_ref(), flags.progress.progress, &mut out)?;
     Ok(writeln!(out, "{}", pulled.name)?)
 }
 

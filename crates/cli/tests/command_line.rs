@@ -64,6 +64,25 @@ fn help() {
 }
 
 #[test]
+fn commands_that_need_another_say_which_there_are() {
+    let home = tempfile::tempdir().expect("a directory");
+    for arguments in [&[][..], &["image"], &["system"]] {
+        let out = coracle(home.path(), arguments);
+        assert_eq!(out.status.code(), Some(0), "{arguments:?}");
+        assert!(text(&out.stdout).contains("Usage: coracle") && out.stderr.is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn empty_values_are_none() {
+    let home = tempfile::tempdir().expect("a directory");
+    let flags = ["run", "--pull=never", "-w", "", "--hostname", "", "--name", "", "--platform", "", "-u", ""];
+    let out = coracle(home.path(), &[&flags[..], &["no-such-image"]].concat());
+    assert_eq!(out.status.code(), Some(125));
+    assert!(text(&out.stderr).contains("no such image"), "{}", text(&out.stderr));
+}
+
+#[test]
 fn keeper_is_not_for_users() {
     let home = tempfile::tempdir().expect("a directory");
     assert!(!text(&coracle(home.path(), &["--help"]).stdout).contains("keeper"));
@@ -78,6 +97,10 @@ fn bad_flags_of_run_are_125() {
     for arguments in [
         &["run"][..],
         &["run", "--no-such-flag", "busybox"],
+        &["run", "-d", "busybox"],
+        &["run", "--volume", "/a:/b", "busybox"],
+        &["run", "--memroy", "1g", "busybox"],
+        &["run", "-u", "-1", "busybox"],
         &["run", "-m", "lots", "busybox"],
         &["run", "-m", "99999999999999999999", "busybox"],
         &["run", "--cpus", "-1", "busybox"],

@@ -57,7 +57,7 @@ impl Bars {
 
     fn on(target: ProgressDrawTarget, columns: u16, rows: usize) -> Self {
         let all = MultiProgress::with_draw_target(target);
-        let total = all.add(ProgressBar::new(0).with_style(style("{spinner} {msg}")));
+        let total = all.add(ProgressBar::new(0).with_style(style("{spinner} {wide_msg}")));
         total.enable_steady_tick(TICK);
         let state = State { total, active: BTreeMap::new(), image: String::new(), layers: 0, finished: 0 };
         Self { all, state: Mutex::new(state), columns, rows }
@@ -73,8 +73,8 @@ impl Bars {
             Event::LayerBytes { index, done, .. } => state.bytes(index, done),
             Event::LayerDone { index, .. } => self.end(&mut state, index),
             Event::Assembling => {
-                state.total.set_style(style("{spinner} {msg}"));
-                let message = format!("{}: putting its layers together", state.image);
+                state.total.set_style(style("{spinner} {wide_msg}"));
+                let message = format!("{}: assembling", state.image);
                 state.total.set_message(message);
             }
             Event::Done => state.total.set_message(String::new()),

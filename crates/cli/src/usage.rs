@@ -1,0 +1,90 @@
+//! What is said of a command line that is none, or that asks for help.
+
+use std::{env, ffi::OsString, process::exit};
+
+use clap::{
+    Parser as _,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
+
+use crate::{command_line::CommandLine, report};
+
+/// Prints help or a complaint and exits: Docker's code for a container that could not be run, clap's for the rest.
+pub(crate) fn exit_with(mut error: clap::Error) -> ! {
+    if matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
+        // A command that needs another one says which there are, when that is all it was asked.
+        let words = env::args_os().chain(["--help".into()]);
+        error = CommandLine::try_parse_from(words).err().unwrap_or(error);
+    }
+    let is_run = is_run(env::args_os().skip(1));
+    if is_run {
+        correct_tip(&mut error);
+    }
+    let printed = error.print();
+    exit(match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion if printed.is_ok() => 0,
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => i32::from(report::FAILED),
+        _ if is_run => i32::from(report::NOT_RUN),
+        _ => error.exit_code(),
+    })
+}
+
+/// clap's tip to write `-- -d` makes `-d` the image. Who asks for what Docker has and Coracle has not yet is told so.
+fn correct_tip(error: &mut clap::Error) {
+    /// Flags of `docker run` that are not here yet.
+    const MISSING: [&str; 33] = [
+        "-a",
+        "-d",
+        "-l",
+        "-p",
+        "-P",
+        "-v",
+        "--add-host",
+        "--attach",
+        "--cgroupns",
+        "--cpu-shares",
+        "--cpuset-cpus",
+        "--detach",
+        "--device",
+        "--dns",
+        "--dns-search",
+        "--expose",
+        "--gpus",
+        "--health-cmd",
+        "--ip",
+        "--ipc",
+        "--label",
+        "--link",
+        "--log-driver",
+        "--mount",
+        "--net",
+        "--network",
+        "--pid",
+        "--publish",
+        "--restart",
+        "--stop-signal",
+        "--stop-timeout",
+        "--volume",
+        "--volumes-from",
+    ];
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return };
+    let known = MISSING.contains(&flag.as_str());
+    let tip = format!("Docker's {flag} is not there yet");
+    error.remove(ContextKind::Suggested);
+    if known {
+        error.remove(ContextKind::SuggestedArg);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+}
+
+/// Whether the first word that is neither a global flag nor its value is `run`.
+fn is_run(mut words: impl Iterator<Item = OsString>) -> bool {
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--home" | "--accel") => drop(words.next()),
+            Some(flag) if flag.starts_with('-') => {}
+            _ => return word == "run",
+        }
+    }
+    false
+}
