@@ -174,6 +174,8 @@ impl Authority {
     /// What was shown is not accepted, or not any more.
     pub(crate) fn forget(&self, ask: &Ask, shown: Option<&Proof>) {
         let mut state = self.state();
+        // Its user may have logged in since.
+        state.secrets.remove(&ask.repository);
         if state.tokens.get(&ask.scopes).is_some_and(|token| Some(&token.proof) == shown) {
             state.tokens.remove(&ask.scopes);
         }

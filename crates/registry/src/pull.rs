@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reqwest::header::{ACCEPT, HeaderName};
+use reqwest::header::{ACCEPT, HeaderName, RANGE};
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
 use store::Digest;
@@ -14,6 +14,7 @@ use crate::error::{RegistryError, Unreached, Waiting};
 use crate::exchange::{Ask, Reply};
 use crate::failure::shown;
 use crate::network::{Endpoint, Network};
+use crate::range::{self, ContentRange};
 use crate::retry::Retries;
 
 /// Longer manifests are refused by registries, too (distribution-spec, "Pushing Manifests").
@@ -217,14 +218,30 @@ impl Network {
 
     async fn blob_size_once(&self, endpoint: &Endpoint, object: &Object) -> Result<Option<u64>, RegistryError> {
         let reply = self.read(endpoint, Method::HEAD, object, "blobs", &[]).await?;
-        match reply.status() {
-            StatusCode::OK => match reply.header("content-length").and_then(|l| l.parse().ok()) {
-                Some(size) => Ok(Some(size)),
-                None => Err(reply.protocol("it does not say how long its blob is")),
-            },
-            StatusCode::NOT_FOUND => Ok(None),
+        let length = reply.header("content-length").and_then(|l| l.parse().ok());
+        match (reply.status(), length) {
+            (StatusCode::OK, Some(size)) => Ok(Some(size)),
+            (StatusCode::NOT_FOUND, _) => Ok(None),
+            (StatusCode::OK, None) => self.blob_size_by_reading(endpoint, object).await,
+            // Storage that gives the blob to those who GET it, as it was asked to, and nothing to others.
+            _ if !reply.at_home => self.blob_size_by_reading(endpoint, object).await,
             _ => Err(self.refusal(reply).await),
         }
+    }
+
+    /// The size as the answer to a request for the first byte tells it.
+    async fn blob_size_by_reading(&self, endpoint: &Endpoint, object: &Object) -> Result<Option<u64>, RegistryError> {
+        let headers = [(RANGE, "bytes=0-0".to_owned())];
+        let reply = self.read(endpoint, Method::GET, object, "blobs", &headers).await?;
+        let range = reply.header("content-range").and_then(range::parse);
+        let size = match (reply.status(), range) {
+            (StatusCode::OK, _) => reply.response.content_length(),
+            (StatusCode::PARTIAL_CONTENT, Some(ContentRange::Part { total, .. })) => total,
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(ContentRange::Unsatisfied { total })) => Some(total),
+            (StatusCode::NOT_FOUND, _) => return Ok(None),
+            _ => return Err(self.refusal(reply).await),
+        };
+        size.map(Some).ok_or_else(|| reply.protocol("it does not say how long its blob is"))
     }
 }
 

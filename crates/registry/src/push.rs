@@ -71,15 +71,16 @@ impl Push<'_> {
             }
             let Some(pause) = retries.after(&error, self.endpoint.reached()) else { return Err(error) };
             thread::sleep(pause);
-            if self.has(digest)? {
+            if self.has(digest) {
                 return Ok(());
             }
         }
     }
 
-    fn has(&self, digest: Digest) -> Result<bool, RegistryError> {
+    /// Whether the blob is there, as far as the registry tells.
+    fn has(&self, digest: Digest) -> bool {
         let desk = self.desk();
-        self.background.run(async move { desk.has(digest).await })
+        self.background.run(async move { Ok(desk.has(digest).await) }).unwrap_or(false)
     }
 
     fn known_once(&self, digest: Digest, size: u64, open: Open<'_>) -> Result<(), RegistryError> {
@@ -100,33 +101,35 @@ impl Push<'_> {
         outcome
     }
 
-    /// A blob that is made while it is sent.
+    /// A blob that is made while it is sent. One that fits into a piece is sent like one that is known.
     pub(crate) fn stream(&self, mut reader: Box<dyn Read + Send + '_>) -> Result<(Digest, u64), RegistryError> {
+        let place = || format!("{}/{}", self.endpoint.name, self.repository);
+        let unread = |source| RegistryError::Upload { url: place(), source };
+        let mut piece = Vec::new();
+        read_up_to(&mut reader, &mut piece, CHUNK).map_err(unread)?;
+        let size = piece.len() as u64;
+        if size < CHUNK {
+            let digest = Digest::of(&piece);
+            self.known(digest, size, &|| Ok(Box::new(&piece[..])))?;
+            return Ok((digest, size));
+        }
         let desk = self.desk();
         let mut session = self.background.run(async move { desk.start(&[]).await })?;
         let mut hasher = Hasher::default();
         let mut sent = 0;
         loop {
             let length = session.shortest.clamp(CHUNK, LONGEST_CHUNK);
-            let unread = |source| RegistryError::Upload { url: shown(&session.url), source };
-            let mut piece = Vec::new();
-            (&mut reader).take(length).read_to_end(&mut piece).map_err(unread)?;
+            read_up_to(&mut reader, &mut piece, length).map_err(unread)?;
             hasher.update(&piece);
-            let (desk, piece) = (self.desk(), Bytes::from(piece));
-            let count = piece.len() as u64;
-            // The last piece goes with the request that ends the upload, if it is the only one.
-            if count < length && sent == 0 {
-                let digest = hasher.finish();
-                self.background.run(async move { desk.finish(session.url, digest, piece).await })?;
-                return Ok((digest, count));
-            }
+            let bytes = Bytes::from(std::mem::take(&mut piece));
+            let (desk, count) = (self.desk(), bytes.len() as u64);
             if count > 0 {
-                session = self.background.run(async move { desk.append(session, piece, sent).await })?;
+                session = self.background.run(async move { desk.append(session, bytes, sent).await })?;
                 sent += count;
             }
             if count < length {
                 let (desk, digest) = (self.desk(), hasher.finish());
-                self.background.run(async move { desk.finish(session.url, digest, Bytes::new()).await })?;
+                self.background.run(async move { desk.finish(session.url, digest).await })?;
                 return Ok((digest, sent));
             }
         }
@@ -144,6 +147,12 @@ impl Push<'_> {
         let bytes = Bytes::copy_from_slice(bytes);
         self.background.run(async move { desk.manifest(&name, &media_type, &bytes).await })
     }
+}
+
+/// Reads until `bytes` has `length` of them, or there are no more.
+fn read_up_to(reader: &mut dyn Read, bytes: &mut Vec<u8>, length: u64) -> io::Result<()> {
+    let missing = length.saturating_sub(bytes.len() as u64);
+    reader.take(missing).read_to_end(bytes).map(drop)
 }
 
 /// Moves bytes from a reader to the network. Stops without an error when the network wants no more.
@@ -185,9 +194,10 @@ impl Desk {
         Ask::new(method, url, &self.repository, all)
     }
 
-    async fn has(&self, digest: Digest) -> Result<bool, RegistryError> {
+    /// Whether the blob is there. Who may push may not always read.
+    async fn has(&self, digest: Digest) -> bool {
         let object = Object { repository: self.repository.clone(), name: digest.to_string(), digest: Some(digest) };
-        Ok(self.network.blob_size(&self.endpoint, &object).await?.is_some())
+        matches!(self.network.blob_size(&self.endpoint, &object).await, Ok(Some(_)))
     }
 
     async fn start(&self, query: &[(&str, &str)]) -> Result<Session, RegistryError> {
@@ -219,14 +229,15 @@ impl Desk {
         self.network.ask(&self.endpoint, ask).await
     }
 
-    async fn finish(&self, url: Url, digest: Digest, bytes: Bytes) -> Result<(), RegistryError> {
+    /// Ends an upload whose bytes are there.
+    async fn finish(&self, url: Url, digest: Digest) -> Result<(), RegistryError> {
         let mut retries = self.network.retries(&self.endpoint);
         loop {
-            let payload = Payload::Bytes(bytes.clone(), OCTETS.into());
+            let payload = Payload::None;
             let Err(error) = self.finish_once(url.clone(), digest, payload).await else { return Ok(()) };
             retries.pause(error, &self.endpoint).await?;
             // It may have taken it, and only the answer was lost.
-            if self.has(digest).await? {
+            if self.has(digest).await {
                 return Ok(());
             }
         }

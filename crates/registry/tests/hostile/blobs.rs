@@ -295,3 +295,14 @@ fn blobs_are_there_or_not() {
     assert!(matches!(asked(answer(403, &[], "")), Err(RegistryError::Denied { .. })));
     assert!(matches!(asked(vec![Act::Send(head(200, &[], ""))]), Err(RegistryError::Protocol { .. })));
 }
+
+#[test]
+fn storage_that_only_lets_get_tells_the_size_of_a_blob_all_the_same() {
+    let storage = Server::plain(|r| match (r.method.as_str(), r.header("range")) {
+        ("GET", Some("bytes=0-0")) => answer(206, &[("Content-Range", "bytes 0-0/77")], "x"),
+        _ => answer(403, &[], ""),
+    });
+    let location = format!("http://{}/blob?signature=get", storage.other_host());
+    let server = Server::plain(move |_| super::server::to(&location));
+    assert_eq!(client().has_blob(&image(&server.host()), &content().1).unwrap(), Some(77));
+}

@@ -197,6 +197,18 @@ fn a_stream_goes_in_pieces() {
 }
 
 #[test]
+fn a_short_stream_begins_anew_where_its_upload_was_lost() {
+    let puts = AtomicUsize::new(0);
+    let server =
+        uploads(move |r| (r.method == "PUT" && puts.fetch_add(1, Ordering::SeqCst) == 0).then(|| answer(500, &[], "")));
+    let (bytes, digest) = content();
+    let pushed = client().push_blob(&image(&server.host()), Upload::Stream(Box::new(&bytes[..]))).unwrap();
+    assert_eq!(pushed, (digest, bytes.len() as u64));
+    let methods: Vec<String> = server.requests().into_iter().map(|r| r.method).collect();
+    assert_eq!(methods, ["POST", "PUT", "HEAD", "POST", "PUT"]);
+}
+
+#[test]
 fn a_registry_that_wants_longer_pieces_gets_them() {
     let server = uploads(|r| {
         (r.method == "POST").then(|| answer(202, &[("Location", "/up"), ("OCI-Chunk-Min-Length", "6000000")], ""))
