@@ -10,6 +10,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
+use super::layout::{self, Compression, Layer};
 use super::paired::{Candidate, compare};
 use super::registry::Registry;
 use crate::{process, project};
@@ -51,9 +52,10 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
         bench,
     };
     let registry = Registry::start(&place.bench.join("registry"))?;
-    for compression in ["gzip", "zstd"] {
+    for compression in [Compression::Gzip, Compression::Zstd] {
         let layout = place.layout(compression)?;
-        println!("\n{compression}: {} bytes compressed", size_of(&layout)?);
+        let plain: u64 = place.tars()?.iter().map(|tar| Ok(fs::metadata(tar)?.len())).sum::<Result<_>>()?;
+        println!("\n{}: {} bytes, {plain} uncompressed", compression.name(), size_of(&layout)?);
         place.load(compression, &layout, rounds)?;
         place.pull(compression, &layout, &registry, rounds)?;
     }
@@ -63,46 +65,34 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
 
 impl Place {
     /// The image as an OCI layout, made once; and beside it the same as one archive.
-    fn layout(&self, compression: &str) -> Result<PathBuf> {
-        let layout = self.bench.join(format!("{NAME}-{compression}.oci"));
-        if layout.exists() {
-            return Ok(layout);
-        }
-        let root = self.root()?;
-        let part = self.bench.join("debian.part");
-        empty(&part)?;
-        let image = format!("{}:{NAME}", part.join("layout").display());
-        process::run(Command::new("umoci").args(["init", "--layout"]).arg(part.join("layout")))?;
-        process::run(Command::new("umoci").args(["new", "--image", &image]))?;
-        for (index, parts) in LAYERS.iter().enumerate() {
-            let tar = part.join(format!("layer{index}.tar"));
+    fn layout(&self, compression: Compression) -> Result<PathBuf> {
+        let layout = self.bench.join(format!("{NAME}-{}.oci", compression.name()));
+        if !layout.exists() {
+            let tars = self.tars()?;
+            let layers: Vec<_> = tars.iter().map(|tar| Layer { tar, compression }).collect();
+            layout::write(&layout, NAME, &layers)?;
             process::run(
-                Command::new("tar").arg("--numeric-owner").arg("-cf").arg(&tar).arg("-C").arg(&root).args(*parts),
+                Command::new("tar").arg("-cf").arg(self.archive(compression)).arg("-C").arg(&layout).arg("."),
             )?;
-            process::run(Command::new("umoci").args(["raw", "add-layer", "--image", &image]).arg(&tar))?;
         }
-        let copied = part.join("copied");
-        process::run(
-            Command::new("skopeo")
-                .args([
-                    "copy",
-                    "--quiet",
-                    "--dest-compress-format",
-                    compression,
-                    "--dest-compress",
-                    "--dest-force-compress-format",
-                ])
-                .arg(format!("oci:{image}"))
-                .arg(format!("oci:{}:{NAME}:latest", copied.display())),
-        )?;
-        process::run(Command::new("tar").arg("-cf").arg(self.archive(compression)).arg("-C").arg(&copied).arg("."))?;
-        fs::rename(&copied, &layout)?;
-        fs::remove_dir_all(&part)?;
         Ok(layout)
     }
 
-    fn archive(&self, compression: &str) -> PathBuf {
-        self.bench.join(format!("{NAME}-{compression}.tar"))
+    /// The plain layers, made once.
+    fn tars(&self) -> Result<Vec<PathBuf>> {
+        let tars: Vec<_> = (0..LAYERS.len()).map(|index| self.bench.join(format!("debian-layer{index}.tar"))).collect();
+        let root = self.root()?;
+        for (tar, parts) in tars.iter().zip(LAYERS).filter(|(tar, _)| !tar.exists()) {
+            let part = tar.with_extension("part");
+            let mut command = Command::new("tar");
+            process::run(command.arg("--numeric-owner").arg("-cf").arg(&part).arg("-C").arg(&root).args(*parts))?;
+            fs::rename(part, tar)?;
+        }
+        Ok(tars)
+    }
+
+    fn archive(&self, compression: Compression) -> PathBuf {
+        self.bench.join(format!("{NAME}-{}.tar", compression.name()))
     }
 
     /// The unpacked root, made once by mmdebstrap.
@@ -162,7 +152,7 @@ impl Place {
         })
     }
 
-    fn load(&self, compression: &str, layout: &Path, rounds: usize) -> Result<()> {
+    fn load(&self, compression: Compression, layout: &Path, rounds: usize) -> Result<()> {
         let home = self.bench.join("home");
         let archive = self.archive(compression);
         let archive = archive.to_str().context("a path that is no UTF-8")?;
@@ -194,11 +184,11 @@ impl Place {
             })
             .prepared(|| if erofs.exists() { Ok(fs::remove_file(&erofs)?) } else { Ok(()) }),
         ];
-        compare(&format!("Loading {NAME}, {compression}"), rounds, &mut candidates)
+        compare(&format!("Loading {NAME}, {}", compression.name()), rounds, &mut candidates)
     }
 
-    fn pull(&self, compression: &str, layout: &Path, registry: &Registry, rounds: usize) -> Result<()> {
-        let name = format!("{}/{NAME}:{compression}", registry.host());
+    fn pull(&self, compression: Compression, layout: &Path, registry: &Registry, rounds: usize) -> Result<()> {
+        let name = format!("{}/{NAME}:{}", registry.host(), compression.name());
         push(layout, &name)?;
         let home = self.bench.join("home");
         let mut candidates = [
@@ -207,7 +197,11 @@ impl Place {
             Candidate::new("podman pull", || self.podman(&["pull", "-q", "--tls-verify=false", &name]))
                 .prepared(|| self.empty_podman()),
         ];
-        compare(&format!("Pulling {NAME}, {compression}, from a registry on loopback"), rounds, &mut candidates)
+        compare(
+            &format!("Pulling {NAME}, {}, from a registry on loopback", compression.name()),
+            rounds,
+            &mut candidates,
+        )
     }
 
     /// Of what the last rounds left.
@@ -228,23 +222,15 @@ impl Place {
         let second = format!("{}/{NAME}:second", registry.host());
         let layout = self.bench.join("second.oci");
         if !layout.exists() {
-            let part = self.bench.join("second.part");
-            empty(&part)?;
-            let image = format!("{}:{NAME}", part.join("layout").display());
-            process::run(
-                Command::new("skopeo")
-                    .args(["copy", "--quiet"])
-                    .arg(format!("oci:{}:{NAME}:latest", self.layout("gzip")?.display()))
-                    .arg(format!("oci:{image}:latest")),
-            )?;
-            fs::create_dir_all(part.join("app"))?;
-            fs::write(part.join("app/main.py"), "print('afloat')\n")?;
-            let tar = part.join("app.tar");
-            process::run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&part).arg("app"))?;
-            process::run(
-                Command::new("umoci").args(["raw", "add-layer", "--image", &format!("{image}:latest")]).arg(&tar),
-            )?;
-            fs::rename(part.join("layout"), &layout)?;
+            let app = self.bench.join("app");
+            empty(&app)?;
+            fs::write(app.join("main.py"), "print('afloat')\n")?;
+            let tar = self.bench.join("app.tar");
+            process::run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&self.bench).arg("app"))?;
+            let mut tars = self.tars()?;
+            tars.push(tar);
+            let layers: Vec<_> = tars.iter().map(|tar| Layer { tar, compression: Compression::Gzip }).collect();
+            layout::write(&layout, NAME, &layers)?;
         }
         push(&layout, &second)?;
         let home = self.bench.join("home");

@@ -8,9 +8,9 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result};
-use serde_json::{Value, json};
+use anyhow::Result;
 
+use super::layout::{self, Compression};
 use super::paired::{Candidate, compare};
 use crate::{process, project};
 
@@ -72,44 +72,8 @@ fn layer_layout(bench: &Path) -> Result<PathBuf> {
     write_tree(&tree)?;
     process::run(Command::new("tar").arg("-cf").arg(&tar).arg("-C").arg(&tree).arg("."))?;
     fs::remove_dir_all(&tree)?;
-    let part = bench.join("layer.part");
-    let blobs = part.join("blobs/sha256");
-    fs::create_dir_all(&blobs)?;
-    let layer = sha256(&tar)?;
-    fs::hard_link(&tar, blobs.join(&layer))?;
-    let config = json!({"architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]}});
-    let config = put(&blobs, &config)?;
-    let manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": descriptor("config.v1+json", &blobs, &config)?,
-        "layers": [descriptor("layer.v1.tar", &blobs, &layer)?]});
-    let manifest = put(&blobs, &manifest)?;
-    let mut named = descriptor("manifest.v1+json", &blobs, &manifest)?;
-    named["annotations"] = json!({"org.opencontainers.image.ref.name": "bench:latest"});
-    fs::write(part.join("index.json"), json!({"schemaVersion": 2, "manifests": [named]}).to_string())?;
-    fs::write(part.join("oci-layout"), json!({"imageLayoutVersion": "1.0.0"}).to_string())?;
-    fs::rename(&part, &layout)?;
+    layout::write(&layout, "bench", &[layout::Layer { tar: &tar, compression: Compression::None }])?;
     Ok(layout)
-}
-
-fn descriptor(kind: &str, blobs: &Path, digest: &str) -> Result<Value> {
-    let size = fs::metadata(blobs.join(digest))?.len();
-    Ok(
-        json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": format!("sha256:{digest}"), "size": size}),
-    )
-}
-
-fn put(blobs: &Path, value: &Value) -> Result<String> {
-    let part = blobs.join("part");
-    fs::write(&part, value.to_string())?;
-    let digest = sha256(&part)?;
-    fs::rename(&part, blobs.join(&digest))?;
-    Ok(digest)
-}
-
-fn sha256(path: &Path) -> Result<String> {
-    let line = process::text_of(Command::new("sha256sum").arg(path))?;
-    line.split_whitespace().next().map(str::to_owned).context("sha256sum printed nothing")
 }
 
 /// Writes the files of [`FILES`] in directories of a hundred, with bytes that neither repeat nor compress well.

@@ -2,6 +2,7 @@
 
 mod debian;
 mod image;
+mod layout;
 mod paired;
 mod registry;
 mod start;
