@@ -4,6 +4,8 @@
 //! of files or the target of links, then mode and owner where they are not the default. Whiteouts are no more than
 //! that. A last line has the contents of all files, one after the other.
 
+#![allow(dead_code, reason = "each test file uses some of it")]
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -92,6 +94,25 @@ pub(crate) fn compare(rows: &[Row]) {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// Checks that the other readers list what this crate lists, or refuse, where this crate does not. How many archives
+/// this crate took.
+pub(crate) fn agree_or_refuse(archives: &[Vec<u8>]) -> usize {
+    let directory = tempfile::tempdir().unwrap();
+    let (taken, listings): (Vec<_>, Vec<_>) =
+        archives.iter().filter_map(|archive| Some((archive.clone(), ours(archive).ok()?))).unzip();
+    let paths = write_all(directory.path(), &taken);
+    for ((path, listing), by_python) in paths.iter().zip(&listings).zip(python(&paths)) {
+        for other in [by_python, gnu_tar(path)] {
+            if other.as_ref().is_ok_and(|other| other != listing) {
+                let kept = std::env::temp_dir().join("disputed.tar");
+                fs::copy(path, &kept).unwrap();
+                panic!("{}:\n  ours   {listing:?}\n  theirs {other:?}", kept.display());
+            }
+        }
+    }
+    taken.len()
 }
 
 /// What is known of one member.
