@@ -15,7 +15,7 @@ use crate::failure::{classify, may_be_plain, shown};
 use crate::guard::{self, Class, Guarded, Reach};
 use crate::retry::Retries;
 use crate::settings::Settings;
-use crate::tls::{self, Files, SystemRoots};
+use crate::tls::{self, Files};
 
 /// Where Docker Hub answers.
 const HUB: &str = "registry-1.docker.io";
@@ -30,7 +30,6 @@ pub(crate) struct Network {
     settings: Settings,
     credentials: Arc<Credentials>,
     pub(crate) environment: Environment,
-    roots: SystemRoots,
     endpoints: Mutex<HashMap<String, Arc<Endpoint>>>,
 }
 
@@ -100,8 +99,7 @@ impl Network {
             }
         }
         let credentials = Arc::new(credentials);
-        let (roots, endpoints) = (SystemRoots::default(), Mutex::default());
-        Ok(Self { settings, credentials, environment, roots, endpoints })
+        Ok(Self { settings, credentials, environment, endpoints: Mutex::default() })
     }
 
     pub(crate) fn retries(&self, endpoint: &Endpoint) -> Retries {
@@ -249,7 +247,7 @@ impl Network {
 
     fn connect(&self, endpoint: &Endpoint, role: Role, proxy: Option<&Url>) -> Result<reqwest::Client, RegistryError> {
         let Role { own, reach } = role;
-        let tls = tls::configure(&endpoint.name, &endpoint.files, &self.roots, own && endpoint.insecure, own)?;
+        let tls = tls::configure(&endpoint.name, &endpoint.files, own && endpoint.insecure, own)?;
         let proxy_host = proxy.and_then(|url| url.host_str()).map(str::to_owned);
         let builder = reqwest::Client::builder()
             .tls_backend_preconfigured(tls)

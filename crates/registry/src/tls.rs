@@ -73,14 +73,15 @@ impl Files {
     }
 }
 
-/// The system's certificate authorities, read when they are first needed.
-#[derive(Debug, Default)]
-pub(crate) struct SystemRoots(OnceLock<Vec<CertificateDer<'static>>>);
-
-impl SystemRoots {
-    fn get(&self) -> &[CertificateDer<'static>] {
-        self.0.get_or_init(|| rustls_native_certs::load_native_certs().certs)
-    }
+/// The system's certificate authorities, read when they are first needed, once in a process.
+fn system_roots() -> &'static RootCertStore {
+    static ROOTS: OnceLock<RootCertStore> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let mut roots = RootCertStore::empty();
+        // What the system has, but cannot be read, is not trusted.
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        roots
+    })
 }
 
 /// The TLS of connections to a registry: `name` is for errors. `show_identity` is false for hosts that the registry
@@ -88,12 +89,11 @@ impl SystemRoots {
 pub(crate) fn configure(
     name: &str,
     files: &Files,
-    system: &SystemRoots,
     insecure: bool,
     show_identity: bool,
 ) -> Result<ClientConfig, RegistryError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = verifier(name, files, system, insecure, &provider)?;
+    let verifier = verifier(name, files, insecure, &provider)?;
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| unusable(name, &e.to_string()))?
@@ -115,7 +115,6 @@ pub(crate) fn configure(
 fn verifier(
     name: &str,
     files: &Files,
-    system: &SystemRoots,
     insecure: bool,
     provider: &Arc<CryptoProvider>,
 ) -> Result<Arc<dyn ServerCertVerifier>, RegistryError> {
@@ -126,8 +125,7 @@ fn verifier(
     for path in &files.authorities {
         named.extend(certificates(name, path)?);
     }
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(system.get().iter().cloned());
+    let mut roots = system_roots().clone();
     roots.add_parsable_certificates(named.iter().cloned());
     if roots.is_empty() {
         return Ok(Arc::new(Blind { provider: provider.clone(), trusts: false }));
