@@ -136,6 +136,37 @@ fn what_umoci_makes_and_skopeo_converts() {
     assert_eq!(record.counts(), (0, 2));
 }
 
+/// A distribution in twelve layers, where `cargo run -p e2e --bin fixtures` has built it.
+#[test]
+fn a_debian_of_twelve_layers_is_what_umoci_unpacks() {
+    let fixtures = std::env::var_os("CORACLE_FIXTURES").map(PathBuf::from);
+    let fixtures = fixtures.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/fixtures"));
+    let debian = fixtures.join("debian");
+    if !debian.join("index.json").exists() {
+        return eprintln!("skipped: there is no {}", debian.display());
+    }
+    let work = tempfile::tempdir().unwrap();
+    let layout = work.path().join("layout");
+    run("cp", &["-r", debian.to_str().unwrap(), layout.to_str().unwrap()]);
+    let index = fs::read_to_string(layout.join("index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    // umoci takes no name with a colon.
+    index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"] = "boat".into();
+    fs::write(layout.join("index.json"), index.to_string()).unwrap();
+    let expected = unpacked(&layout, work.path());
+
+    let home = Home::below(work.path());
+    home.load_path(&layout).unwrap();
+    assert_same_tree(&home, "boat", &expected);
+    let image = flatten(&home, "boat");
+    let extracted = work.path().join("extracted");
+    run("fsck.erofs", &[&format!("--extract={}", extracted.display()), image.to_str().unwrap()]);
+    // What is no file, directory or link differs for diff as such.
+    let mut same = vec!["-r", "--no-dereference", "--exclude=dev", "--exclude=fifo", "--exclude=null"];
+    same.extend([extracted.to_str().unwrap(), expected.to_str().unwrap()]);
+    assert_eq!(run("diff", &same), "");
+}
+
 #[test]
 fn what_buildah_makes() {
     let work = tempfile::tempdir().unwrap();
