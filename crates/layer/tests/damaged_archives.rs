@@ -5,10 +5,11 @@
 mod cases;
 mod tar;
 
-use std::io::Read;
+use std::fs::OpenOptions;
+use std::io::{self, Read};
 
 use cases::{case, chain, check, raw, t, tree_of, tree_within};
-use layer::{Limits, read_changeset};
+use layer::{LayerWriter, Limits, read_changeset, read_layer};
 use tar::Header;
 
 #[test]
@@ -263,6 +264,64 @@ fn limits_hold() {
         tree_within(&[links], &limits).unwrap_err(),
         "layer 0, entry \"b/f\": resolving the image's paths takes more than 100 look-ups"
     );
+}
+
+/// What means nothing is kept, to give the archive back, but not without end. Zeros cost nothing.
+#[test]
+fn what_means_nothing_is_bounded() {
+    let limits = Limits { ignored_bytes: 1000, ..Limits::default() };
+    let tree = |archive: &[u8]| tree_within(&[archive.to_vec()], &limits);
+    let whole = t().file("a", "1").end();
+    assert_eq!(tree(&[&whole[..], &[1; 1000]].concat()).unwrap(), "/a f \"1\"\n");
+    assert_eq!(tree(&[&whole[..], &[0; 1 << 20]].concat()).unwrap(), "/a f \"1\"\n");
+    assert_eq!(
+        tree(&[&whole[..], &[1; 1001]].concat()).unwrap_err(),
+        "more than 1000 bytes follow the end of the archive"
+    );
+    let junk = "x".repeat(600);
+    assert_eq!(tree(&t().file(".wh.a", &junk).end()).unwrap(), "");
+    assert_eq!(
+        tree(&t().file(".wh.a", &junk).file(".wh.b", &junk).end()).unwrap_err(),
+        "entry \".wh.b\": more than 1000 bytes of content that belong to no file"
+    );
+}
+
+/// A full disk is not the archive's fault, and the error says so.
+#[test]
+fn files_that_cannot_be_written() {
+    let full = || OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let file = || tempfile::tempfile().unwrap();
+    let files = || LayerWriter { data: file(), packed: file(), tree: file(), skeleton: file() };
+    let large = "x".repeat(3 << 20);
+    let archive = t().file("small", "1").file("large", &large).file("next", &large).end();
+    for (writer, expected) in [
+        (LayerWriter { data: full(), ..files() }, "cannot store the content of \"large\": No space left on device"),
+        (LayerWriter { packed: full(), ..files() }, "cannot store the layer: No space left on device"),
+        (LayerWriter { tree: full(), ..files() }, "cannot store the layer: No space left on device"),
+        (LayerWriter { skeleton: full(), ..files() }, "cannot store the layer: No space left on device"),
+    ] {
+        let error = read_layer(&archive[..], writer, &Limits::default()).unwrap_err();
+        assert!(chain(&error).starts_with(expected), "{}", chain(&error));
+    }
+}
+
+/// What the source of the archive has to say is the cause, wherever it fails.
+#[test]
+fn sources_that_fail() {
+    struct Failing<'a>(&'a [u8]);
+    impl Read for Failing<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            match self.0.read(buffer)? {
+                0 => Err(io::Error::other("the stream broke")),
+                read => Ok(read),
+            }
+        }
+    }
+    let archive = t().pax(&[("path", b"f")]).file("x", &"y".repeat(5000)).file(".wh.g", "junk").end();
+    for length in [0, 100, 600, 1500, 3000, 6600, 7200, 8000, archive.len()] {
+        let error = read_changeset(Failing(&archive[..length]), &Limits::default()).unwrap_err();
+        assert_eq!(chain(&error), format!("cannot read the archive after byte {length}: the stream broke"));
+    }
 }
 
 /// A bomb of a million empty files is read within the memory of its index.

@@ -376,6 +376,18 @@ pub(crate) fn attributes() -> Vec<Case> {
             Err("entry \"f\": an extended attribute is longer than 65535 bytes"),
         ),
         case(
+            "1,000 attributes of 200 bytes",
+            [(0..1000).map(|at| (format!("SCHILY.xattr.user.{at}"), [b'x'; 200])).fold(
+                Vec::new(),
+                |mut body, (key, value)| {
+                    body.extend(crate::tar::pax_record(&key, &value));
+                    body
+                },
+            )]
+            .map(|body| t().special(b'x', &body).file("f", "")),
+            Err("entry \"f\": more than 128 KiB of extended attributes"),
+        ),
+        case(
             "attribute name of 256 bytes",
             [t().pax(&[(&format!("SCHILY.xattr.user.{}", "n".repeat(251)), b"")]).file("f", "")],
             Err("entry \"f\": an extended attribute has a name that is none"),
