@@ -14,7 +14,8 @@ use crate::session::{Session, coracle_in};
 #[test]
 fn loads_and_removals() {
     let pair = Pair::new();
-    survives_every_cut(&[pair.load("red"), pair.load("blue"), remove("red"), pair.load("red")], 400);
+    let commands = [pair.load("red"), pair.load("blue"), remove("red"), pair.load("red")];
+    survives_every_cut(&Session::rehearse(&commands), 400);
 }
 
 #[test]
@@ -22,7 +23,15 @@ fn pulls_and_removals() {
     let (registry, pair) = (Registry::open(), Pair::new());
     pair.publish(&registry);
     let red = registry.image("red");
-    survives_every_cut(&[pull(&registry, "red"), pull(&registry, "blue"), remove(&red), pull(&registry, "red")], 400);
+    let commands = [pull(&registry, "red"), pull(&registry, "blue"), remove(&red), pull(&registry, "red")];
+    survives_every_cut(&Session::rehearse(&commands), 400);
+}
+
+#[test]
+fn pull_that_keeps_layers_as_they_come() {
+    let (registry, pair) = (Registry::open(), Pair::new());
+    pair.publish(&registry);
+    survives_every_cut(&Session::rehearse_with(r#"{"keep_blobs": true}"#, &[pull(&registry, "red")]), 200);
 }
 
 /// What is on the disk after a cut.
@@ -34,9 +43,8 @@ struct Remains {
 }
 
 /// Cuts the power at each change of the commands, of which there are to be `least`.
-fn survives_every_cut(commands: &[Vec<String>], least: usize) {
-    let session = Session::rehearse(commands);
-    let history = perform(&session);
+fn survives_every_cut(session: &Session, least: usize) {
+    let history = perform(session);
     let remains = remains(&history);
     let points = history.changes.len();
     println!("{points} cuts with {} losses each leave {} different disks", Loss::ALL.len(), remains.len());

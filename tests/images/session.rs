@@ -32,9 +32,15 @@ pub(crate) fn coracle_in(directory: &Path) -> Coracle {
 impl Session {
     /// Runs the commands in a new home; each must succeed.
     pub(crate) fn rehearse(commands: &[Vec<String>]) -> Self {
+        Self::rehearse_with("{}", commands)
+    }
+
+    /// Runs the commands in a new home with settings; each must succeed.
+    pub(crate) fn rehearse_with(settings: &str, commands: &[Vec<String>]) -> Self {
         let directory = memory();
-        std::fs::create_dir(directory.path().join("home")).expect("a home");
         let coracle = coracle_in(directory.path());
+        std::fs::create_dir(coracle.home()).expect("a home");
+        std::fs::write(coracle.home().join("settings.json"), settings).expect("written");
         let look = || Stage {
             listed: aftermath::listed(&coracle),
             objects: aftermath::objects(coracle.home()),

@@ -115,34 +115,30 @@ impl Registry {
         self.authority.as_ref().expect("a registry with TLS")
     }
 
-    /// How often each path was asked for with `method` and answered with success.
-    ///
-    /// # Panics
-    ///
-    /// If its log cannot be read.
+    /// How often each blob was sent, whatever the repository, by its digest.
     #[must_use]
-    pub fn requests(&self, method: &str) -> BTreeMap<String, usize> {
+    pub fn blobs_sent(&self) -> BTreeMap<String, usize> {
+        self.blobs("2")
+    }
+
+    /// How often a part of each blob was sent, by the blob's digest.
+    #[must_use]
+    pub fn parts_sent(&self) -> BTreeMap<String, usize> {
+        self.blobs("206")
+    }
+
+    /// How often each blob was asked for with an answer whose status begins with `status`.
+    fn blobs(&self, status: &str) -> BTreeMap<String, usize> {
         let log = fs::read_to_string(self.directory.path().join("access")).expect("the access log");
         let mut counts = BTreeMap::new();
         for line in log.lines() {
             // 127.0.0.1 - - [date] "GET /v2/ HTTP/1.1" 200 2 "" "agent"
             let mut quoted = line.split('"').skip(1);
             let (Some(request), Some(answer)) = (quoted.next(), quoted.next()) else { continue };
-            let mut words = request.split(' ');
-            if words.next() == Some(method) && answer.trim().starts_with('2') {
-                *counts.entry(words.next().unwrap_or_default().to_owned()).or_insert(0) += 1;
-            }
-        }
-        counts
-    }
-
-    /// How often each blob was sent, whatever the repository, by its digest.
-    #[must_use]
-    pub fn blobs_sent(&self) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
-        for (path, count) in self.requests("GET") {
-            if let Some((_, digest)) = path.split_once("/blobs/") {
-                *counts.entry(digest.to_owned()).or_insert(0) += count;
+            let path = request.strip_prefix("GET ").and_then(|rest| rest.split(' ').next());
+            let digest = path.and_then(|path| path.split_once("/blobs/")).map(|(_, digest)| digest);
+            if let Some(digest) = digest.filter(|_| answer.trim().starts_with(status)) {
+                *counts.entry(digest.to_owned()).or_insert(0) += 1;
             }
         }
         counts
