@@ -3,14 +3,17 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 use engine::AcceleratorChoice;
 
 use crate::{
     format::InspectFormat,
     image_flags::{
         DfFlags, HistoryFlags, ImageInspectFlags, ImagesFlags, ImportFlags, ListFlags, LoadFlags, PruneFlags, RmiFlags,
-        SaveFlags, TagFlags, VerifyFlags,
+        SaveFlags, SystemPruneFlags, TagFlags, VerifyFlags,
     },
     registry_flags::{LoginFlags, LogoutFlags, PullFlags, PushFlags},
     run_flags::RunFlags,
@@ -32,7 +35,14 @@ pub(crate) struct CommandLine {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct GlobalFlags {
     /// Keep images, containers and sockets below DIR
-    #[arg(long, global = true, value_name = "DIR", env = "CORACLE_HOME", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        env = "CORACLE_HOME",
+        hide_env_values = true,
+        value_parser = OsStringValueParser::new().map(PathBuf::from)
+    )]
     pub(crate) home: Option<PathBuf>,
 
     /// What runs machines: auto takes KVM where it works, else emulation
@@ -106,7 +116,7 @@ pub(crate) enum SystemCommand {
     /// Show what is on disk
     Df(DfFlags),
     /// Remove stopped containers and images that nobody uses
-    Prune(PruneFlags),
+    Prune(SystemPruneFlags),
 }
 
 #[derive(Debug, Subcommand)]

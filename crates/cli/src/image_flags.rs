@@ -108,6 +108,15 @@ pub(crate) struct PruneFlags {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct SystemPruneFlags {
+    #[command(flatten)]
+    pub(crate) prune: PruneFlags,
+    /// There are no volumes: for scripts that were written for Docker
+    #[arg(long, hide = true)]
+    pub(crate) volumes: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct DfFlags {
     /// Show images, containers and content one by one
     #[arg(short, long)]

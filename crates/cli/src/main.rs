@@ -89,7 +89,7 @@ fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {
         Command::Logout(flags) => login::logout(&flags)?,
         Command::Image(ImageCommand::Prune(flags)) => system::prune_images(&open(&global)?, &flags)?,
         Command::System(SystemCommand::Df(flags)) => system::df(&open(&global)?, &flags)?,
-        Command::System(SystemCommand::Prune(flags)) => system::prune(&open(&global)?, &flags)?,
+        Command::System(SystemCommand::Prune(flags)) => system::prune(&open(&global)?, &flags.prune)?,
         Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
             return images::remove(&open(&global)?, &flags);
         }
@@ -119,7 +119,7 @@ struct Place {
 
 impl Place {
     fn find(flags: &GlobalFlags) -> anyhow::Result<Self> {
-        let environment = Environment::of_process(flags.home.clone())?;
+        let environment = Environment::of_process(flags.home.clone().filter(|home| !home.as_os_str().is_empty()))?;
         let settings = match environment.settings_file() {
             Some(path) => Settings::read(&path)?,
             None => Settings::default(),

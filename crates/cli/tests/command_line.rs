@@ -208,6 +208,16 @@ fn command_belongs_to_the_container_from_its_first_word() {
 }
 
 #[test]
+fn home_that_is_no_directory() {
+    let home = tempfile::tempdir().expect("a directory");
+    let file = home.path().join("file");
+    std::fs::write(&file, "").expect("written");
+    let out = coracle(&file, &["images"]);
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("hint: CORACLE_HOME and --home must name a directory"), "{}", text(&out.stderr));
+}
+
+#[test]
 fn settings_file_that_is_wrong_is_named() {
     let home = tempfile::tempdir().expect("a directory");
     std::fs::write(home.path().join("settings.json"), r#"{"acel": "kvm"}"#).expect("written");

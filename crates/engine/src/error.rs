@@ -140,6 +140,7 @@ impl Error {
         let hint = match self {
             Self::NoHome => "set CORACLE_HOME to a directory of yours",
             Self::Home { source, .. } if source.kind() == io::ErrorKind::StorageFull => "free some space on that disk",
+            Self::Settings { source, .. } => return settings_hint(source.as_ref()),
             Self::Home { .. } => "set CORACLE_HOME to a directory that you can write to",
             Self::MissingPart { .. } => {
                 "build it with `cargo xtask build`, or set CORACLE_LIB to the directory that holds it"
@@ -162,6 +163,11 @@ impl Error {
         };
         Some(hint.to_owned())
     }
+}
+
+fn settings_hint(source: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {
+    let kind = source.downcast_ref::<io::Error>()?.kind();
+    (kind == io::ErrorKind::NotADirectory).then(|| "CORACLE_HOME and --home must name a directory".to_owned())
 }
 
 /// An error and its causes as one line, for records and for messages that carry text.
