@@ -183,16 +183,20 @@ impl Store {
     pub fn open(home: &Path) -> Result<Self> {
         let at_home = |source| StoreError::Home { path: home.to_owned(), source };
         let home = std::path::absolute(home).map_err(at_home)?;
-        let fresh = !home.join("tmp").exists();
+        let make = |name: &str| DirBuilder::new().recursive(true).mode(0o700).create(home.join(name)).map_err(at_home);
         let kinds = Kind::ALL.map(Kind::directory);
-        for name in [&[""], &kinds[..], &[partial::DIRECTORY, "leases", "tmp"]].concat() {
-            DirBuilder::new().recursive(true).mode(0o700).create(home.join(name)).map_err(at_home)?;
+        for name in [&[""], &kinds[..], &[partial::DIRECTORY, "leases"]].concat() {
+            make(name)?;
         }
         close_to_others(&home).map_err(at_home)?;
-        if fresh {
+        // The last one to be made: where it is, the others are durable.
+        if !home.join("tmp").exists() {
             for name in ["blobs", "layers", "roots", ""] {
                 sync_directory(&home.join(name)).map_err(at_home)?;
             }
+            // Some of those above may have been made just now. What cannot be opened was not.
+            home.ancestors().skip(1).for_each(|directory| drop(sync_directory(directory)));
+            make("tmp")?;
         }
         let store = Self { home };
         lock::open(&store.lock_path()).map_err(at_home)?;
