@@ -261,9 +261,8 @@ impl Network {
             .user_agent(USER_AGENT);
         let builder = match proxy {
             None => builder.no_proxy(),
-            Some(url) => builder.proxy(
-                reqwest::Proxy::all(url.clone()).map_err(|e| unusable(&endpoint.name, &format!("its proxy: {e}")))?,
-            ),
+            Some(url) => builder
+                .proxy(reqwest::Proxy::all(url.clone()).map_err(|_| unusable(&endpoint.name, "its proxy is none"))?),
         };
         builder.build().map_err(|e| unusable(&endpoint.name, &e.to_string()))
     }

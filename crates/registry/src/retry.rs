@@ -9,6 +9,9 @@ use crate::error::{RegistryError, Unreached, Waiting};
 /// No pause is longer, unless the registry asks for it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// Where something else can be asked, pauses are no longer than this together.
+const SHORTEST_PATIENCE: Duration = Duration::from_secs(5);
+
 /// How often something failed since it last got on, and how long it paused.
 #[derive(Debug, Clone)]
 pub(crate) struct Retries {
@@ -27,6 +30,7 @@ impl Retries {
     /// The same, but giving up sooner: something else can be asked.
     pub(crate) fn impatient(mut self) -> Self {
         self.tries = self.tries.min(2);
+        self.deadlines.pauses = self.deadlines.pauses.min(SHORTEST_PATIENCE);
         self
     }
 

@@ -356,3 +356,65 @@ fn a_host_that_the_user_named_may_be_near() {
     let setup = Setup::new().settings(json).proxies(&[("https_proxy", &url)]);
     pull(&setup.build(), "registry.example").unwrap();
 }
+
+#[test]
+fn docker_hub_is_asked_where_it_answers_with_what_is_kept_under_its_old_name() {
+    let authority = Authority::new();
+    let server = Server::tls(authority.serve(&["registry-1.docker.io"]), |r| match r.authorization() {
+        Some("Basic bWU6czNjcmV0") => manifest(),
+        _ => answer(401, &[("WWW-Authenticate", "Basic realm=\"x\"")], ""),
+    });
+    let proxy = proxy_to(&server);
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("config.json");
+    let json = r#"{"auths":{"https://index.docker.io/v1/":{"auth":"bWU6czNjcmV0"}}}"#;
+    std::fs::write(&path, json).unwrap();
+    let url = format!("http://{}", proxy.host());
+    let setup = https(Setup::new(), "docker.io", &authority).proxies(&[("https_proxy", &url)]);
+    let client = setup.credentials(Credentials::in_file(path)).build();
+    client.manifest(&Reference::parse("busybox").unwrap()).unwrap();
+    assert_eq!(proxy.requests()[0].target, "registry-1.docker.io:443");
+    assert_eq!(server.requests().pop().unwrap().target, "/v2/library/busybox/manifests/latest");
+}
+
+#[test]
+fn the_clients_certificate_is_shown_to_the_registry_alone() {
+    let (authority, clients) = (Authority::new(), Authority::new());
+    let (certificate, key) = authority.sign(&["127.0.0.1", "localhost"], |_| {});
+    let curious = configured(&certificate, &key, Some(&clients));
+    let elsewhere = Server::tls(curious.clone(), |_| manifest());
+    let location = format!("https://{}/", elsewhere.other_host());
+    let server = Server::tls(curious, move |_| to(&location));
+    let place = tempfile::tempdir().unwrap();
+    let (mine, my_key) = clients.sign(&["me"], |_| {});
+    let path = |name: &str| place.path().join(name).display().to_string();
+    std::fs::write(path("me.cert"), mine.pem()).unwrap();
+    std::fs::write(path("me.key"), my_key.serialize_pem()).unwrap();
+    let json = format!(
+        r#"{{"{}":{{"ca":["{}"],"client_cert":"{}","client_key":"{}"}}}}"#,
+        server.host(),
+        authority.path().display(),
+        path("me.cert"),
+        path("me.key")
+    );
+    let error = failed(pull(&Setup::new().settings(json).build(), &server.host()));
+    assert!(matches!(error, RegistryError::Tls { .. }), "{error:?}");
+    // Loopback is asked first whether it speaks TLS.
+    assert_eq!((server.count("/manifests/1"), elsewhere.requests().len()), (1, 0));
+}
+
+#[test]
+fn a_blob_over_tls_that_is_cut_without_a_word_is_continued() {
+    let authority = Authority::new();
+    let server = Server::tls(authority.serve(&["127.0.0.1"]), |r| {
+        let bytes = content().0;
+        match r.header("range") {
+            None => vec![Act::Send(
+                [server::head(200, &[], "Content-Length: 100000\r\n"), bytes[..30_000].to_vec()].concat(),
+            )],
+            Some(_) => answer(206, &[("Content-Range", "bytes 30000-99999/100000")], &bytes[30_000..]),
+        }
+    });
+    let client = https(Setup::new(), &server.host(), &authority).build();
+    assert!(fetch(&client, &server.host()).unwrap() == content().0);
+}

@@ -108,3 +108,12 @@ fn mirrors_that_are_none_are_refused_at_once() {
         assert!(matches!(made, Err(RegistryError::Settings { .. })), "{mirror}");
     }
 }
+
+#[test]
+fn a_mirror_that_wants_a_pause_is_passed_over() {
+    let registry = Server::plain(|_| manifest());
+    let mirror = Server::plain(|_| answer(429, &[("Retry-After", "30")], ""));
+    let setup = with_mirrors(&registry, &[mirror.host()]).deadlines(|d| d.pauses = std::time::Duration::from_secs(60));
+    pull(&setup.build(), &registry.host()).unwrap();
+    assert_eq!(mirror.requests().len(), 1);
+}
