@@ -31,6 +31,14 @@ fn removal() {
 }
 
 #[test]
+fn prune_of_an_image_that_lost_its_name() {
+    let pair = Pair::new();
+    let lose = ["tag", "blue", "red"].map(str::to_owned).into();
+    let prune = ["image", "prune", "--force"].map(str::to_owned).into();
+    survives_every_kill(&Session::rehearse(&[pair.load("red"), pair.load("blue"), lose, prune]), 20);
+}
+
+#[test]
 fn first_pull() {
     let (registry, pair) = (Registry::open(), Pair::new());
     pair.publish(&registry);
