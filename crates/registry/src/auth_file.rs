@@ -32,11 +32,12 @@
 //! `auths` may have `https://` before it and `/v1/` after it, as old dockers wrote them. Docker Hub's key is
 //! `https://index.docker.io/v1/`.
 
+use std::env;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-use crate::environment::{absolute, config_directory};
+use crate::environment::{Variables, absolute, config_directory};
 
 mod document;
 mod file;
@@ -137,10 +138,15 @@ impl Credentials {
     /// Those of the user whose process this is.
     #[must_use]
     pub fn from_environment() -> Self {
-        let docker = absolute("DOCKER_CONFIG").or_else(|| absolute("HOME").map(|home| home.join(".docker")));
+        Self::from_variables(&|name| env::var_os(name))
+    }
+
+    fn from_variables(variables: Variables<'_>) -> Self {
+        let home = || absolute(variables, "HOME").map(|home| home.join(".docker"));
+        let docker = absolute(variables, "DOCKER_CONFIG").or_else(home);
         let docker = docker.map(|directory| directory.join("config.json"));
-        let named = std::env::var_os("REGISTRY_AUTH_FILE").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let containers = [absolute("XDG_RUNTIME_DIR"), config_directory()];
+        let named = variables("REGISTRY_AUTH_FILE").filter(|value| !value.is_empty()).map(PathBuf::from);
+        let containers = [absolute(variables, "XDG_RUNTIME_DIR"), config_directory(variables)];
         let containers = containers.into_iter().flatten().map(|directory| directory.join("containers/auth.json"));
         let written = named.clone().or_else(|| docker.clone());
         Self { files: named.into_iter().chain(containers).chain(docker).collect(), written, helpers: None }
@@ -229,4 +235,36 @@ fn key(registry: &str) -> &str {
 
 fn is_hub(registry: &str) -> bool {
     matches!(registry, "docker.io" | "index.docker.io" | "registry-1.docker.io")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(variables: &[(&str, &str)]) -> (Vec<String>, Option<String>) {
+        let value = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).into());
+        let credentials = Credentials::from_variables(&value);
+        let text = |path: &PathBuf| path.display().to_string();
+        (credentials.files.iter().map(text).collect(), credentials.written.as_ref().map(text))
+    }
+
+    #[test]
+    fn files_are_read_in_the_order_that_is_written_down() {
+        let all = [
+            ("REGISTRY_AUTH_FILE", "named.json"),
+            ("XDG_RUNTIME_DIR", "/run/user/1"),
+            ("XDG_CONFIG_HOME", "/config"),
+            ("DOCKER_CONFIG", "/docker"),
+            ("HOME", "/home/me"),
+        ];
+        let docker = "/docker/config.json";
+        let (read, written) = places(&all);
+        let expected = ["named.json", "/run/user/1/containers/auth.json", "/config/containers/auth.json", docker]
+            .map(str::to_owned);
+        assert_eq!((read, written), (expected.to_vec(), Some("named.json".into())));
+        assert_eq!(places(&all[1..]).1.as_deref(), Some(docker));
+        let home = ["/home/me/.config/containers/auth.json", "/home/me/.docker/config.json"].map(str::to_owned);
+        assert_eq!(places(&all[4..]), (home.to_vec(), Some(home[1].clone())));
+        assert_eq!(places(&[("HOME", "relative"), ("REGISTRY_AUTH_FILE", "")]), (vec![], None));
+    }
 }

@@ -1,6 +1,7 @@
 //! What a client takes from its process, in one value, so that tests can give another.
 
 use std::env;
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -65,7 +66,7 @@ impl Environment {
     #[must_use]
     pub fn of_process() -> Self {
         let mut directories: Vec<PathBuf> = vec!["/etc/docker/certs.d".into(), "/etc/containers/certs.d".into()];
-        if let Some(config) = config_directory() {
+        if let Some(config) = config_directory(&|name| env::var_os(name)) {
             directories.extend([config.join("containers/certs.d"), config.join("docker/certs.d")]);
         }
         Self {
@@ -82,12 +83,16 @@ impl Environment {
     }
 }
 
+/// The variables of an environment.
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
 /// `$XDG_CONFIG_HOME`, or `~/.config`.
-pub(crate) fn config_directory() -> Option<PathBuf> {
-    absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")))
+pub(crate) fn config_directory(variables: Variables<'_>) -> Option<PathBuf> {
+    let home = || absolute(variables, "HOME").map(|home| home.join(".config"));
+    absolute(variables, "XDG_CONFIG_HOME").or_else(home)
 }
 
 /// A directory that a variable names; a relative one is none (XDG base directory specification).
-pub(crate) fn absolute(variable: &str) -> Option<PathBuf> {
-    env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute())
+pub(crate) fn absolute(variables: Variables<'_>, name: &str) -> Option<PathBuf> {
+    variables(name).map(PathBuf::from).filter(|path| path.is_absolute())
 }
