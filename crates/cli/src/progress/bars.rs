@@ -23,6 +23,9 @@ const BARS_MAX: usize = 12;
 /// Columns from which on there is room for the speed.
 const WIDE: u16 = 60;
 
+/// The line of a layer.
+const LAYER: &str = "{prefix} [{wide_bar}] {counts}";
+
 /// Bars on standard error.
 #[derive(Debug)]
 pub(crate) struct Bars {
@@ -46,6 +49,7 @@ struct State {
 struct Layer {
     bar: ProgressBar,
     drawn: bool,
+    waiting: bool,
 }
 
 impl Bars {
@@ -68,14 +72,13 @@ impl Bars {
         match event {
             Event::Reading { bytes, total } => state.reading(bytes, total, self.columns),
             Event::Image { name, layers, bytes } => state.image(name, layers, bytes, self.columns),
-            Event::LayerWaiting { index } => self.begin(&mut state, index, None, 0),
-            Event::LayerStarted { index, digest, total } => self.begin(&mut state, index, Some(digest), total),
+            Event::LayerWaiting { index } => state.waiting(index),
+            Event::LayerStarted { index, digest, total } => self.begin(&mut state, index, digest, total),
             Event::LayerBytes { index, done, .. } => state.bytes(index, done),
             Event::LayerDone { index, .. } => self.end(&mut state, index),
             Event::Assembling => {
                 state.total.set_style(style("{spinner} {wide_msg}"));
-                let message = format!("{}: assembling", state.image);
-                state.total.set_message(message);
+                state.total.set_message(format!("assembling {}", state.image));
             }
             Event::Done => state.total.set_message(String::new()),
             // What later versions tell is shown by them.
@@ -83,25 +86,12 @@ impl Bars {
         }
     }
 
-    fn begin(&self, state: &mut State, index: usize, digest: Option<&str>, total: u64) {
+    fn begin(&self, state: &mut State, index: usize, digest: &str, total: u64) {
         let room = BARS_MAX.min(self.rows.saturating_sub(2));
         let drawn = state.active.values().filter(|layer| layer.drawn).count() < room;
-        let layer = state.active.entry(index).or_insert_with(|| {
-            let bar = ProgressBar::new(0);
-            Layer { bar: if drawn { self.all.insert_before(&state.total, bar) } else { bar }, drawn }
-        });
-        match digest {
-            Some(digest) => {
-                layer.bar.set_style(style("{prefix} [{wide_bar}] {counts}"));
-                layer.bar.set_prefix(short(digest));
-                layer.bar.set_length(total);
-            }
-            None => {
-                layer.bar.set_style(style("{prefix} {wide_msg}"));
-                layer.bar.set_prefix(format!("{:<12}", format!("layer {}", index + 1)));
-                layer.bar.set_message("waiting for another command");
-            }
-        }
+        let bar = ProgressBar::new(total).with_style(style(LAYER)).with_prefix(short(digest));
+        let bar = if drawn { self.all.insert_before(&state.total, bar) } else { bar };
+        state.active.insert(index, Layer { bar, drawn, waiting: false });
     }
 
     fn end(&self, state: &mut State, index: usize) {
@@ -137,8 +127,19 @@ impl State {
         self.count();
     }
 
+    fn waiting(&mut self, index: usize) {
+        if let Some(layer) = self.active.get_mut(&index) {
+            layer.waiting = true;
+            layer.bar.set_style(style("{prefix} {wide_msg}"));
+            layer.bar.set_message("waiting for another command");
+        }
+    }
+
     fn bytes(&mut self, index: usize, done: u64) {
-        let Some(layer) = self.active.get(&index) else { return };
+        let Some(layer) = self.active.get_mut(&index) else { return };
+        if std::mem::take(&mut layer.waiting) {
+            layer.bar.set_style(style(LAYER));
+        }
         // A layer that starts anew takes back what it had.
         let before = layer.bar.position();
         let total = self.total.position();
@@ -209,13 +210,26 @@ mod tests {
             bars.event(Event::LayerBytes { index: 0, done: 50_000_000, total: 100_000_000 });
             bars.event(Event::LayerDone { index: 1, shared: true });
             bars.event(Event::LayerWaiting { index: 2 });
+            bars.event(Event::LayerWaiting { index: 0 });
+            bars.event(Event::LayerBytes { index: 0, done: 50_000_000, total: 100_000_000 });
         });
         let lines: Vec<&str> = shown.lines().collect();
         assert_eq!(lines.len(), 3, "{shown}");
         assert!(lines[0].starts_with("0123456789ab [=======>") && lines[0].ends_with("50MB/100MB"), "{shown}");
-        assert!(lines[1].starts_with("layer 3      waiting"), "{shown}");
+        assert!(lines[1].starts_with("0123456789ab waiting"), "{shown}");
         assert!(lines[2].starts_with("1/3 layers [") && lines[2].ends_with("150MB/300MB"), "{shown}");
         assert!(lines.iter().all(|line| line.chars().count() <= 40), "{shown}");
+    }
+
+    #[test]
+    fn long_names_are_cut() {
+        let name = "registry.example:5000/".to_owned() + &"long/".repeat(20) + "name:1";
+        let shown = screen(24, 40, |bars| {
+            bars.event(Event::Reading { bytes: 5000, total: None });
+            bars.event(Event::Image { name: &name, layers: 1, bytes: 0 });
+            bars.event(Event::Assembling);
+        });
+        assert!(shown.lines().count() == 1 && shown.contains("assembling registry.example:5000/"), "{shown}");
     }
 
     #[test]
