@@ -7,6 +7,7 @@
 
 use std::io;
 
+use erofs::erofs_format::FileType;
 use erofs::reader::Image;
 use erofs::{PackedContents, Source};
 use layer::{Changeset, Limits, merge, read_changeset};
@@ -59,9 +60,11 @@ fuzz_target!(|bytes: &[u8]| {
         for entry in image.read_dir(&directory).expect("directory") {
             let inode = image.inode(entry.nid).expect("inode");
             image.xattrs(&inode).expect("attributes");
-            if entry.file_type == erofs::erofs_format::FileType::Directory
-                && ![&b"."[..], b".."].contains(&&entry.name[..])
-            {
+            // Packed contents are part of the image; large ones would be in the layers' data.
+            if entry.file_type == FileType::Regular {
+                drop(image.read_file(&inode, 1024));
+            }
+            if entry.file_type == FileType::Directory && ![&b"."[..], b".."].contains(&&entry.name[..]) {
                 pending.push(inode);
             }
         }
