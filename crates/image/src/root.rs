@@ -67,6 +67,8 @@ impl Images {
                 let found = layer.facts.data_length;
                 Err(damaged(format!("the data of layer {diff_id} should be {data_length} bytes long and is {found}")))
             }
+            // What was removed before it was leased is no damage.
+            Ok(None) if self.state.image(&image.id)?.is_none() => Err(ImageError::NoSuchImage { name: label(image) }),
             Ok(None) => Err(damaged(format!("layer {diff_id} is missing"))),
             Err(e @ StoreError::Damaged { .. }) => Err(damaged(e.to_string())),
             Err(e) => Err(e.into()),

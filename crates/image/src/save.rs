@@ -59,6 +59,10 @@ impl Images {
         }
         let objects: Vec<Vec<Object>> = chosen.iter().map(|c| self.objects_of(&c.image)).collect::<Result<_>>()?;
         let _lease = self.store.lease(&objects.concat())?;
+        // What was removed before it was leased is no damage.
+        for Chosen { image, .. } in &chosen {
+            self.state.image(&image.id)?.ok_or_else(|| ImageError::NoSuchImage { name: label(image) })?;
+        }
         let mut content = Content { images: self, blobs: BTreeMap::new(), index: Vec::new(), docker: Vec::new() };
         for mut image in chosen {
             image.names.sort();

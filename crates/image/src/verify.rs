@@ -91,33 +91,50 @@ impl Images {
     /// [`crate::ImageError::NoSuchImage`]; where the records or the store cannot be used. That something is damaged is
     /// no error.
     pub fn verify(&self, request: &VerifyRequest, progress: &dyn Progress) -> Result<Report> {
-        let images = self.to_verify(request)?;
-        let mut needed: BTreeMap<Object, Vec<String>> = BTreeMap::new();
-        for image in &images {
-            for object in self.objects_of(image)? {
-                let users = needed.entry(object).or_default();
-                let label = label(image);
-                if users.last() != Some(&label) {
-                    users.push(label);
-                }
-            }
-        }
         let mut report = Report::default();
-        {
-            // What is leased stays, so that what is missing was missing before.
-            let lease = self.store.lease(&needed.keys().copied().collect::<Vec<_>>())?;
-            let verify = Verify { images: self, request, lease: &lease, progress, needed: &needed };
-            report.checks.extend(verify.blobs(&images)?);
-            report.checks.extend(verify.layers(&images)?);
-            let roots = verify.roots(&images, &report.checks)?;
-            report.checks.extend(roots);
-        }
+        let lease = self.store.lease(&[])?;
+        let images = self.hold(&lease, self.to_verify(request)?)?;
+        let needed = self.users(&images)?;
+        let verify = Verify { images: self, request, lease: &lease, progress, needed: &needed };
+        report.checks.extend(verify.blobs(&images)?);
+        report.checks.extend(verify.layers(&images)?);
+        let roots = verify.roots(&images, &report.checks)?;
+        report.checks.extend(roots);
+        drop(lease);
         report.checks.sort_by_key(|check| check.object);
         if request.names.is_empty() {
             report.unneeded = self.unneeded(request, &needed)?;
         }
         progress.event(Event::Done);
         Ok(report)
+    }
+
+    /// Leases what the images need, and returns those that are still there then: what those need has not gone before.
+    fn hold(&self, lease: &Lease, images: Vec<ImageRecord>) -> Result<Vec<ImageRecord>> {
+        let mut held = Vec::with_capacity(images.len());
+        for image in images {
+            lease.add(&self.objects_of(&image)?)?;
+            if let Some(image) = self.state.image(&image.id)? {
+                lease.add(&self.objects_of(&image)?)?;
+                held.push(image);
+            }
+        }
+        Ok(held)
+    }
+
+    /// What images need, and which of them do.
+    fn users(&self, images: &[ImageRecord]) -> Result<BTreeMap<Object, Vec<String>>> {
+        let mut needed: BTreeMap<Object, Vec<String>> = BTreeMap::new();
+        for image in images {
+            let label = label(image);
+            for object in self.objects_of(image)? {
+                let users = needed.entry(object).or_default();
+                if users.last() != Some(&label) {
+                    users.push(label.clone());
+                }
+            }
+        }
+        Ok(needed)
     }
 
     fn to_verify(&self, request: &VerifyRequest) -> Result<Vec<ImageRecord>> {

@@ -1,12 +1,13 @@
 //! What can go wrong with records.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use rusqlite::ErrorCode;
 
-use crate::ContainerState;
 use crate::schema::{SCHEMA_VERSION, SchemaError};
+use crate::{ContainerState, reserve};
 
 /// An error of the records.
 #[derive(Debug, thiserror::Error)]
@@ -113,8 +114,8 @@ pub enum StateError {
     NoSpace {
         /// The file.
         path: PathBuf,
-        /// What the database said.
-        source: rusqlite::Error,
+        /// What the database or the system said.
+        source: Box<dyn Error + Send + Sync>,
     },
     /// Another process holds the records for longer than anyone should.
     #[error("the records in {} are locked by another process", path.display())]
@@ -141,7 +142,7 @@ impl StateError {
             Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
                 Self::Corrupt { path, source: Box::new(error) }
             }
-            Some(ErrorCode::DiskFull) => Self::NoSpace { path, source: error },
+            code if is_no_space(&path, code, &error) => Self::NoSpace { path, source: Box::new(error) },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path, source: error },
             _ => Self::Unusable { path, source: Box::new(error) },
         }
@@ -151,6 +152,9 @@ impl StateError {
         match error {
             SchemaError::Newer(found) => Self::NewerSchema { path: path.to_owned(), found },
             SchemaError::Database(error) => Self::database(path, error),
+            SchemaError::Io(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                Self::NoSpace { path: path.to_owned(), source: Box::new(error) }
+            }
             SchemaError::Io(error) => Self::Unusable { path: path.to_owned(), source: Box::new(error) },
         }
     }
@@ -178,6 +182,19 @@ impl StateError {
             _ => return None,
         };
         Some(hint)
+    }
+}
+
+/// SQLite calls a full disk by that name only where it writes to a file. Where it makes one, or an index in shared
+/// memory, the error is one of many.
+fn is_no_space(path: &Path, code: Option<ErrorCode>, error: &rusqlite::Error) -> bool {
+    match code {
+        Some(ErrorCode::DiskFull) => true,
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => {
+            let extended = error.sqlite_error().map(|error| error.extended_code);
+            extended == Some(rusqlite::ffi::SQLITE_IOERR_SHMSIZE) || reserve::is_full(path)
+        }
+        _ => false,
     }
 }
 

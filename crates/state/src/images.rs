@@ -91,7 +91,7 @@ impl State {
 
     /// Runs a removal of `key` that returns the id of the image that had it.
     fn take(&self, key: &str, removal: &str) -> Result<ImageRecord> {
-        self.write(Durability::Disk, |transaction| {
+        self.remove(|transaction| {
             let id: Option<String> = transaction.query_row(removal, [key], |row| row.get(0)).optional()?;
             let image = id.map(|id| image_by_id(transaction, &id)).transpose()?.flatten();
             image.ok_or_else(|| StateError::NoSuchImage { image: key.to_owned() }.into())
@@ -104,7 +104,7 @@ impl State {
     ///
     /// [`StateError::ImageInUse`] where a container was made from it, [`StateError::NoSuchImage`].
     pub fn remove_image(&self, id: &str) -> Result<ImageRecord> {
-        self.write(Durability::Disk, |transaction| {
+        self.remove(|transaction| {
             let record = image_by_id(transaction, id)?;
             let record = record.ok_or_else(|| StateError::NoSuchImage { image: id.to_owned() })?;
             if let Some((container, running)) = user_of(transaction, id)? {
@@ -121,13 +121,9 @@ impl State {
     /// # Errors
     ///
     /// Where the records fail.
-    pub fn remove_unused_image(
-        &self,
-        id: &str,
-        may_go: impl FnOnce(&ImageRecord) -> bool,
-    ) -> Result<Option<ImageRecord>> {
-        self.write(Durability::Disk, |transaction| {
-            let record = image_by_id(transaction, id)?.filter(may_go);
+    pub fn remove_unused_image(&self, id: &str, may_go: impl Fn(&ImageRecord) -> bool) -> Result<Option<ImageRecord>> {
+        self.remove(|transaction| {
+            let record = image_by_id(transaction, id)?.filter(&may_go);
             if record.is_none() || user_of(transaction, id)?.is_some() {
                 return Ok(None);
             }

@@ -22,6 +22,7 @@
 //!
 //! | from | threat | answer |
 //! |---|---|---|
+//! | a full disk | nothing can be removed, because that takes room to record | room set aside for it |
 //! | crashes | half-made changes | one transaction for each change |
 //! | other commands | names taken twice, transitions of what has moved on | constraints and checks inside the transaction, typed errors |
 //! | a damaged disk | records that cannot be read | [`StateError::Corrupt`] with the file's name; nothing is repaired by guessing |
@@ -31,6 +32,7 @@ mod containers;
 mod error;
 pub mod image;
 mod images;
+mod reserve;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -67,7 +69,12 @@ impl State {
     ///
     /// [`StateError::NewerSchema`], [`StateError::Corrupt`], or that the file cannot be used.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = schema::open(path).map_err(|e| StateError::from_schema(path, e))?;
+        let open = || schema::open(path).map_err(|e| StateError::from_schema(path, e));
+        let connection = match open() {
+            Err(StateError::NoSpace { .. }) if reserve::spend(path) => open()?,
+            result => result?,
+        };
+        reserve::keep(path);
         Ok(Self { path: path.to_owned(), connection: Mutex::new(connection) })
     }
 
@@ -108,6 +115,17 @@ impl State {
             Ok(result)
         };
         run().map_err(|e| e.at(&self.path))
+    }
+}
+
+/// Removals, which are what makes room.
+impl State {
+    /// As [`State::write`], synced to disk, with room that was set aside where the disk is full.
+    fn remove<T>(&self, change: impl Fn(&Transaction<'_>) -> Result<T, Failure>) -> Result<T> {
+        match self.write(Durability::Disk, &change) {
+            Err(StateError::NoSpace { .. }) if reserve::spend(&self.path) => self.write(Durability::Disk, &change),
+            result => result,
+        }
     }
 }
 
