@@ -256,7 +256,9 @@ impl ImageError {
             }
             Self::Platform { .. } => "build the image for this platform, or name one of its platforms with --platform",
             Self::SeveralNames { .. } => "remove its names one by one, or all with --force",
-            Self::NoSuchImage { .. } => "`coracle images` lists what there is; `coracle pull` and `coracle load` add to it",
+            Self::NoSuchImage { .. } => {
+                "`coracle images` lists what there is; `coracle pull` and `coracle load` add to it"
+            }
             Self::Damaged { .. } | Self::Tree { .. } => "pull or load the image again: what is damaged is made anew",
             Self::Pattern { .. } => {
                 "`*` and `?` stand for characters, `[a-z]` for one of several, `\\` before one for itself"

@@ -1,38 +1,45 @@
-//! Images: from an archive to verified content to a root device; names, listing, removal.
+//! Images: from archives and registries to verified content to a root device, and back; names, listing, removal.
 //!
 //! # The way of an image
 //!
 //! ```text
-//! path | stream
-//!    │ origin: what is it? an outer gzip or zstd is taken off; a stream is spooled to a file without a name
-//!    ▼
-//! OCI layout directory | tar archive, indexed once, read in place by offset          origin, archive
-//!    │ plan: index -> manifest -> configuration, or manifest.json; platform chosen    plan, manifest, docker
+//! path | stream                                     reference
+//!    │ origin: what is it? an outer gzip or zstd       │ remote: documents and blobs of a registry
+//!    │ is taken off; a stream is spooled               │
+//!    ▼                                                 ▼
+//! documents: index -> manifest -> configuration, or manifest.json; platform chosen    plan, manifest, docker
 //!    ▼
 //! ImagePlan {names, manifest, configuration, layers}          all documents read, checked, nothing written yet
-//!    │ convert: every layer that the store does not have                              convert
-//!    ▼
-//!    │  thread 1: blob ─ sha256 ─ inflate ─┐ bounded channel of large buffers
-//!    │  thread 2:                          └─ sha256 of the diff ─ tar ─ data file + changeset
+//!    │ convert: every layer that the store does not have, several at once             convert, workers
+//!    │   blob ─ sha256 ─ inflate ─ sha256 of the diff ─ tar ─ the layer's four files   pipeline, crate `layer`
 //!    ▼
 //! layers in the store
-//!    │ root: changesets merged -> EROFS metadata image                                root
+//!    │ root: changesets merged -> EROFS metadata image                                root, crate `erofs`
 //!    ▼
 //! record in the state                                         one transaction: the image exists, whole
+//!    │
+//!    ├─▶ root device of a machine                                                     root
+//!    ├─▶ push, save: layers as they came where that was kept, or their archives, byte for byte
+//!    └─▶ list, inspect, history, usage, verify, remove, prune
 //! ```
 //!
-//! Loading holds a lease on everything it publishes, and a lock per layer, so that however many commands load at once
-//! a layer is converted once and nobody collects what is not recorded yet. When it fails, what it published alone is
-//! collected again.
+//! Loading and pulling hold a lease on everything they publish, and a lock per layer, so that however many commands
+//! are at it a layer is converted once and nobody collects what is not recorded yet. When one fails, what it published
+//! alone is collected again. Whatever reads an image's content leases it first; what was gone before then was removed
+//! by somebody, and is not called damaged.
+//!
+//! An image's own layers are enough to give its archives back: the digests in its configuration are those of the
+//! uncompressed archives, and a layer keeps every byte of its own. So nothing needs to be kept twice, and `verify` has
+//! something to measure everything by that cannot be changed unnoticed.
 //!
 //! # What this crate is not for
 //!
-//! It does not fetch (that will be `registry`), and does not interpret what is in a layer (`layer`) or how it looks to
+//! It does not speak to registries (`registry`), and does not interpret what is in a layer (`layer`) or how it looks to
 //! a kernel (`erofs`).
 //!
 //! # Threats
 //!
-//! Everything in an archive is untrusted.
+//! Everything in an archive or from a registry is untrusted; so is what a disk gives back.
 //!
 //! | threat | answer |
 //! |---|---|
@@ -40,8 +47,11 @@
 //! | documents that mean two things (CVE-2021-41190) | one with both `layers` and `manifests`, or unlike its descriptor, is refused |
 //! | documents without end, index loops | lengths, depth and counts bounded: see [`limits`] |
 //! | names that are paths | members of an archive are looked up in its index; in a directory only digests become paths |
+//! | configurations as control input (CVE-2022-23648, CVE-2024-40635) | texts are kept as texts; nothing in one is a path, a number or a command here |
+//! | messages for other people's terminals | what errors quote is short, and without control characters |
 //! | FIFOs and devices in a directory | only regular files are read, opened without waiting |
 //! | bombs | memory is bounded by buffers; zeros become holes; a full disk is an error that leaves nothing |
+//! | files that changed on the disk | lengths checked at every use, digests of documents and trees too; the rest by `verify`; what is saved or pushed is hashed on its way |
 
 mod archive;
 mod catalogue;
