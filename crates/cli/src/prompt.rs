@@ -26,7 +26,8 @@ pub(crate) fn confirm(warning: &str) -> io::Result<bool> {
 
 /// Asks for a text on the terminal.
 pub(crate) fn ask(question: &str) -> io::Result<String> {
-    let mut out = io::stdout().lock();
+    // Not locked while it waits: who is interrupted then still has a line to end.
+    let mut out = io::stdout();
     write!(out, "{question}")?;
     out.flush()?;
     Ok(line()?.trim().to_owned())
