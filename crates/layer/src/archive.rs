@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 
 use crate::changeset::Timestamp;
-use crate::error::{EntryFault, HeaderFault, LayerError};
+use crate::error::{EntryFault, HeaderFault, HeaderPlace, LayerError};
 use crate::limits::Limits;
 use crate::path::EntryName;
 use crate::pax::Records;
@@ -64,6 +64,8 @@ pub(crate) struct Archive<'l, R, S> {
     globals: Records,
     /// Name of the member whose content is next.
     current: Vec<u8>,
+    /// Whether there was any member.
+    entered: bool,
     /// Stored bytes of the current member that are still unread, and the padding after them.
     left: u64,
     padding: u64,
@@ -79,6 +81,7 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
             limits,
             globals: Records::default(),
             current: Vec::new(),
+            entered: false,
             left: 0,
             padding: 0,
             ignored: 0,
@@ -91,34 +94,38 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
         let mut description = Description::default();
         loop {
             let position = self.tape.position();
-            let fault = |fault| LayerError::Header { position, fault };
             let Some(block) = self.header_block()? else {
                 let dangling = description.pax.is_some() || description.long_name.is_some();
                 return if dangling || description.long_link_name.is_some() {
-                    Err(fault(HeaderFault::Dangling))
+                    Err(self.header_fault(position, HeaderFault::Dangling))
                 } else {
                     Ok(None)
                 };
             };
-            let header = Header::new(&block).ok_or_else(|| fault(HeaderFault::Checksum))?;
+            let header = Header::new(&block).ok_or_else(|| self.header_fault(position, HeaderFault::Checksum))?;
             match header.type_flag() {
                 b'x' => {
-                    let records = Records::parse(&self.description_body(&header, "PAX")?).map_err(fault)?;
-                    fill(&mut description.pax, records, "PAX").map_err(fault)?;
+                    let records = Records::parse(&self.description_body(&header, "PAX")?)
+                        .map_err(|fault| self.header_fault(position, fault))?;
+                    fill(&mut description.pax, records, "PAX").map_err(|fault| self.header_fault(position, fault))?;
                 }
                 b'g' => {
                     let body = self.description_body(&header, "global PAX")?;
-                    self.globals.update_global(Records::parse_global(&body).map_err(fault)?);
+                    self.globals.update_global(
+                        Records::parse_global(&body).map_err(|fault| self.header_fault(position, fault))?,
+                    );
                 }
                 b'L' => {
                     let body = self.description_body(&header, "GNU long name")?;
                     let name = tar_format::text(&body).to_vec();
-                    fill(&mut description.long_name, name, "GNU long name").map_err(fault)?;
+                    fill(&mut description.long_name, name, "GNU long name")
+                        .map_err(|fault| self.header_fault(position, fault))?;
                 }
                 b'K' => {
                     let body = self.description_body(&header, "GNU long link")?;
                     let name = tar_format::text(&body).to_vec();
-                    fill(&mut description.long_link_name, name, "GNU long link").map_err(fault)?;
+                    fill(&mut description.long_link_name, name, "GNU long link")
+                        .map_err(|fault| self.header_fault(position, fault))?;
                 }
                 _ => return self.member(&header, description).map(Some),
             }
@@ -134,7 +141,7 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
         match self.block()? {
             Some(next) if next != [0; BLOCK] => {
                 let position = self.tape.position() - 2 * BLOCK as u64;
-                Err(LayerError::Header { position, fault: HeaderFault::LoneZeroBlock })
+                Err(self.header_fault(position, HeaderFault::LoneZeroBlock))
             }
             _ => Ok(None),
         }
@@ -147,8 +154,16 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
         match self.tape.fill(&mut block) {
             Ok(()) => Ok(Some(block)),
             Err(Stop::End) if self.tape.position() == start => Ok(None),
-            Err(stop) => Err(self.stopped(stop, LayerError::TruncatedHeader { position: start })),
+            Err(stop) => Err(self.stopped(stop, LayerError::TruncatedHeader { place: self.header_place(start) })),
         }
+    }
+
+    fn header_place(&self, position: u64) -> HeaderPlace {
+        HeaderPlace { position, after: self.entered.then(|| self.current.as_slice().into()) }
+    }
+
+    fn header_fault(&self, position: u64, fault: HeaderFault) -> LayerError {
+        LayerError::Header { place: self.header_place(position), fault }
     }
 
     /// What it means that the tape stands still, where the archive must not end.
@@ -163,16 +178,16 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
     /// The body of a header that describes the next member.
     fn description_body(&mut self, header: &Header<'_>, what: &'static str) -> Result<Vec<u8>, LayerError> {
         let position = self.tape.position() - BLOCK as u64;
-        let fault = |fault| LayerError::Header { position, fault };
         let size = header.size().and_then(|size| usize::try_from(size).ok());
-        let size = size.ok_or_else(|| fault(HeaderFault::Number("size")))?;
+        let size = size.ok_or_else(|| self.header_fault(position, HeaderFault::Number("size")))?;
         let limit = self.limits.extended_header_bytes;
         if size as u64 > limit {
-            return Err(fault(HeaderFault::TooLarge(what, limit)));
+            return Err(self.header_fault(position, HeaderFault::TooLarge(what, limit)));
         }
         let mut body = vec![0; size.next_multiple_of(BLOCK)];
         let filled = self.tape.fill(&mut body);
-        filled.map_err(|stop| self.stopped(stop, LayerError::TruncatedHeader { position }))?;
+        filled
+            .map_err(|stop| self.stopped(stop, LayerError::TruncatedHeader { place: self.header_place(position) }))?;
         body.truncate(size);
         Ok(body)
     }
@@ -206,6 +221,7 @@ impl<'l, R: Read, S: Write> Archive<'l, R, S> {
         xattrs.append(&mut pax.xattrs);
 
         self.current.clone_from(&name);
+        self.entered = true;
         self.left = stored;
         self.padding = stored.wrapping_neg() % BLOCK as u64;
         let content = self.content_map(header, type_flag, &pax)?;

@@ -1,6 +1,6 @@
 //! Why a layer cannot be read.
 
-use std::io;
+use std::{fmt, io};
 
 use crate::changeset_format::ChangesetError;
 use crate::path::{EntryName, PathError};
@@ -31,10 +31,10 @@ pub enum LayerError {
     #[error("more than {0} bytes follow the end of the archive")]
     Trailing(u64),
     /// The archive ends within a header.
-    #[error("the archive is truncated: it ends within the header at byte {position}")]
+    #[error("the archive is truncated: it ends within the header at {place}")]
     TruncatedHeader {
         /// Where the header begins.
-        position: u64,
+        place: HeaderPlace,
     },
     /// The archive ends within a member.
     #[error("the archive is truncated: it ends within {entry}")]
@@ -42,11 +42,11 @@ pub enum LayerError {
         /// The member.
         entry: EntryName,
     },
-    /// A header is no tar header.
-    #[error("no tar header at byte {position}: {fault}")]
+    /// A header is no tar header, or none to be trusted.
+    #[error("bad tar header at {place}: {fault}")]
     Header {
         /// Where it begins.
-        position: u64,
+        place: HeaderPlace,
         /// What is wrong with it.
         fault: HeaderFault,
     },
@@ -61,6 +61,22 @@ pub enum LayerError {
     /// An entry cannot be part of a changeset, or there are too many.
     #[error(transparent)]
     Changeset(#[from] ChangesetError),
+}
+
+/// Where a header is that has no name yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderPlace {
+    /// Its first byte.
+    pub position: u64,
+    /// The last entry before it.
+    pub after: Option<EntryName>,
+}
+
+impl fmt::Display for HeaderPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "byte {}", self.position)?;
+        self.after.as_ref().map_or(Ok(()), |entry| write!(f, ", after {entry}"))
+    }
 }
 
 /// What is wrong with a header that has no name yet.

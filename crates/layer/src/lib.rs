@@ -26,8 +26,8 @@
 //!
 //! # Map
 //!
-//! [`read_layer`] and the files it writes are in `writer`. What an entry means is in `read`, on top of `archive` (bytes to
-//! members), which uses `tape` (what is content and what is skeleton), `tar_format` (one header block), `pax` and
+//! [`read_layer`] and the files it writes are in `writer`. What an entry means is in `read`, on top of `archive` (bytes
+//! to members), which uses `tape` (what is content and what is skeleton), `tar_format` (one header block), `pax` and
 //! `sparse`. Contents go through `data`, hashed by [`verity`]; [`skeleton`] has that format and [`Rebuild`].
 //! [`Changeset`] is in `changeset`, its bytes in [`changeset_format`]. [`merge()`] is in `merge`, on top of `sources`
 //! (all changesets as one address space) and `names` (which name leads where); `numbering` makes its result, the
@@ -71,7 +71,7 @@ pub use changeset::{
     Builder, Change, Changeset, Content, Device, Entry, Inode, Kind, Place, Timestamp, XattrBuf, Xattrs,
 };
 pub use changeset_format::{BLOCK, ChangesetError, FORMAT_VERSION, PACKED_MAX};
-pub use error::{EntryFault, HeaderFault, LayerError};
+pub use error::{EntryFault, HeaderFault, HeaderPlace, LayerError};
 pub use limits::Limits;
 pub use merge::{MergeError, MergeFault, merge};
 pub use merged::{InodeId, MergedInode, MergedTree};

@@ -57,7 +57,7 @@ pub enum PathError {
     /// A NUL byte, which no Linux path can hold.
     #[error("the path contains a NUL byte")]
     Nul,
-    /// Not in the form that [`clean`] gives: an empty, `.` or `..` component, or a leading slash.
+    /// Not lexically clean: an empty, `.` or `..` component, or a leading slash.
     #[error("the path is not in canonical form")]
     NotCanonical,
 }

@@ -29,8 +29,8 @@ pub(crate) struct Parts<D, P, T, S> {
 /// The parts of a layer that was read, and what is to be added to its tree.
 type Complete<D, P, T, S> = (Parts<D, P, T, S>, Totals);
 
-/// Reads an archive to the end of `from` and gives the parts back, the tree complete but for its totals, in which the length
-/// of the data is still missing.
+/// Reads an archive to the end of `from` and gives the parts back, the tree complete but for its totals, in which the
+/// length of the data is still missing.
 pub(crate) fn read_into<R: Read, D: Contents, P: Write, T: Write, S: Write>(
     from: R,
     parts: Parts<D, P, T, S>,

@@ -42,22 +42,22 @@ fn long_names_and_contradictions() {
         case(
             "two PAX headers",
             [t().pax(&[("path", b"x")]).pax(&[("path", b"y")]).file("short", "")],
-            Err("no tar header at byte 1024: two PAX headers for one member"),
+            Err("bad tar header at byte 1024: two PAX headers for one member"),
         ),
         case(
             "two long names",
             [t().special(b'L', b"x\0").special(b'L', b"y\0").file("short", "")],
-            Err("no tar header at byte 1024: two GNU long name headers for one member"),
+            Err("bad tar header at byte 1024: two GNU long name headers for one member"),
         ),
         case(
             "PAX header for nothing",
             [t().pax(&[("path", b"x")])],
-            Err("no tar header at byte 1024: the archive ends after a header that describes the next member"),
+            Err("bad tar header at byte 1024: the archive ends after a header that describes the next member"),
         ),
         case(
             "PAX length lies",
             [t().special(b'x', b"99 path=x\n").file("short", "")],
-            Err("no tar header at byte 0: malformed PAX record: longer than its header"),
+            Err("bad tar header at byte 0: malformed PAX record: longer than its header"),
         ),
         case(
             "PAX size counts, the header's does not",
@@ -92,7 +92,7 @@ fn long_names_and_contradictions() {
         case(
             "enormous PAX header",
             [t().header(Header::new(b'x', b"p").size(1 << 33))],
-            Err("no tar header at byte 0: a PAX header of more than 1048576 bytes"),
+            Err("bad tar header at byte 0: a PAX header of more than 1048576 bytes"),
         ),
     ]);
 }
@@ -103,7 +103,10 @@ fn damaged_archives() {
     let ended = whole.clone().end();
     for length in 1..512 {
         let cut = t().file("a", "1").raw(&ended[..length]).0;
-        assert_eq!(tree_of(&[cut]).unwrap_err(), "the archive is truncated: it ends within the header at byte 1024");
+        assert_eq!(
+            tree_of(&[cut]).unwrap_err(),
+            "the archive is truncated: it ends within the header at byte 1024, after \"a\""
+        );
     }
     for length in 512..1024 {
         assert_eq!(tree_of(&[ended[..length].to_vec()]).unwrap_err(), "the archive is truncated: it ends within \"a\"");
@@ -122,15 +125,15 @@ fn damaged_archives() {
         raw(
             "a lone zero block",
             whole.clone().raw(&[0; 512]).file("c", "3").end(),
-            Err("no tar header at byte 2048: a lone block of zeros in the middle of the archive"),
+            Err("bad tar header at byte 2048, after \"b\": a lone block of zeros in the middle of the archive"),
         ),
         raw("garbage after the end", garbage, both),
         raw("another archive after the end", concatenated, both),
-        raw("wrong checksum", bad_checksum, Err("no tar header at byte 0: wrong checksum")),
+        raw("wrong checksum", bad_checksum, Err("bad tar header at byte 0: wrong checksum")),
         raw(
             "no archive",
             b"#!/bin/sh\necho hello, this is no archive\n".repeat(20),
-            Err("no tar header at byte 0: wrong checksum"),
+            Err("bad tar header at byte 0: wrong checksum"),
         ),
         raw(
             "size beyond the end",

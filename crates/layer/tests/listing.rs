@@ -87,43 +87,43 @@ fn sizes() {
         refused(
             "nothing in PAX",
             described(&[("size", b"")]),
-            "no tar header at byte 0: malformed PAX record: not a number",
+            "bad tar header at byte 0: malformed PAX record: not a number",
             "Python: 0; GNU tar refuses; to POSIX the header's size counts",
         ),
         refused(
             "negative in PAX",
             described(&[("size", b"-3")]),
-            "no tar header at byte 0: malformed PAX record: not a number",
+            "bad tar header at byte 0: malformed PAX record: not a number",
             "Python: -3; GNU tar refuses",
         ),
         refused(
             "with a fraction in PAX",
             described(&[("size", b"3.0")]),
-            "no tar header at byte 0: malformed PAX record: not a number",
+            "bad tar header at byte 0: malformed PAX record: not a number",
             "Python: 0; GNU tar refuses",
         ),
         refused(
             "with an underscore in PAX",
             described(&[("size", b"5_1_2")]),
-            "no tar header at byte 0: malformed PAX record: not a number",
+            "bad tar header at byte 0: malformed PAX record: not a number",
             "Python: 512; GNU tar refuses",
         ),
         refused(
             "with a space in PAX",
             described(&[("size", b" 3")]),
-            "no tar header at byte 0: malformed PAX record: not a number",
+            "bad tar header at byte 0: malformed PAX record: not a number",
             "Python: 3; GNU tar refuses",
         ),
         refused(
             "beyond 64 bits in PAX",
             described(&[("size", b"99999999999999999999")]),
-            "no tar header at byte 0: malformed PAX record: not a number",
+            "bad tar header at byte 0: malformed PAX record: not a number",
             "both refuse",
         ),
         refused(
             "in a global header",
             t().pax_of(b'g', &[("size", b"3")]).header(&file("f")).body(b"abc").file("g", "d").end(),
-            "no tar header at byte 0: a global PAX header sets size",
+            "bad tar header at byte 0: a global PAX header sets size",
             "Python: one file of three bytes; GNU tar: two",
         ),
     ]);
@@ -316,13 +316,13 @@ fn names() {
         refused(
             "empty PAX path",
             t().pax(&[("path", b"")]).file("x", "1").end(),
-            "no tar header at byte 0: malformed PAX record: an empty name",
+            "bad tar header at byte 0: malformed PAX record: an empty name",
             "both: no name; to POSIX the header's name counts",
         ),
         refused(
             "NUL in a PAX path",
             t().pax(&[("path", b"a\0b")]).file("x", "1").end(),
-            "no tar header at byte 0: malformed PAX record: a NUL byte in a name",
+            "bad tar header at byte 0: malformed PAX record: a NUL byte in a name",
             "Python: all of it; GNU tar: up to the NUL",
         ),
         same("PAX link path", t().pax(&[("linkpath", b"b")]).symlink("a", "x").end(), "a l b\n \"\""),
@@ -357,25 +357,25 @@ fn names() {
         refused(
             "two GNU long names",
             t().special(b'L', b"a\0").special(b'L', b"b\0").file("x", "1").end(),
-            "no tar header at byte 1024: two GNU long name headers for one member",
+            "bad tar header at byte 1024: two GNU long name headers for one member",
             "Python: a; GNU tar: b",
         ),
         refused(
             "two PAX headers",
             t().pax(&[("path", b"a")]).pax(&[("size", b"1")]).file("x", "1").end(),
-            "no tar header at byte 1024: two PAX headers for one member",
+            "bad tar header at byte 1024: two PAX headers for one member",
             "Python: a; GNU tar: x",
         ),
         refused(
             "global path",
             t().pax_of(b'g', &[("path", b"a")]).file("x", "1").file("y", "2").end(),
-            "no tar header at byte 0: a global PAX header sets path",
+            "bad tar header at byte 0: a global PAX header sets path",
             "both: two files of that name; Go: x and y",
         ),
         refused(
             "global link path",
             t().pax_of(b'g', &[("linkpath", b"a")]).symlink("s", "x").end(),
-            "no tar header at byte 0: a global PAX header sets linkpath",
+            "bad tar header at byte 0: a global PAX header sets linkpath",
             "both: a; Go: x",
         ),
     ]);
@@ -430,13 +430,13 @@ fn other_fields() {
         refused(
             "checksum, then junk",
             checksum(|sum| format!("{sum:06o}\0x").into()),
-            "no tar header at byte 0: wrong checksum",
+            "bad tar header at byte 0: wrong checksum",
             "both: f; others read on",
         ),
         refused(
             "checksum that is wrong",
             checksum(|sum| format!("{:06o}\0 ", sum + 1).into()),
-            "no tar header at byte 0: wrong checksum",
+            "bad tar header at byte 0: wrong checksum",
             "both refuse",
         ),
     ]);
@@ -445,9 +445,10 @@ fn other_fields() {
 #[test]
 fn ends() {
     let one = "a - 1\n \"1\"";
-    let lone =
-        |position: u64| format!("no tar header at byte {position}: a lone block of zeros in the middle of the archive");
-    let dangling = "no tar header at byte 1024: the archive ends after a header that describes the next member";
+    let lone = |position: &str| {
+        format!("bad tar header at byte {position}: a lone block of zeros in the middle of the archive")
+    };
+    let dangling = "bad tar header at byte 1024: the archive ends after a header that describes the next member";
     compare(&[
         same("none", t().file("a", "1").0, one),
         same("one block of zeros", t().file("a", "1").raw(&[0; 512]).0, one),
@@ -458,14 +459,14 @@ fn ends() {
         refused(
             "a lone block of zeros",
             t().file("a", "1").raw(&[0; 512]).file("b", "2").end(),
-            &lone(1024),
+            &lone("1024, after \"a\""),
             "both: a alone; Go refuses",
         ),
-        refused("a lone block of zeros at first", t().raw(&[0; 512]).file("b", "2").end(), &lone(0), "both: nothing"),
+        refused("a lone block of zeros at first", t().raw(&[0; 512]).file("b", "2").end(), &lone("0"), "both: nothing"),
         refused(
             "a block and a half",
             t().file("a", "1").raw(&[0; 700]).0,
-            "the archive is truncated: it ends within the header at byte 1536",
+            "the archive is truncated: it ends within the header at byte 1536, after \"a\"",
             "both: a",
         ),
         refused(
@@ -477,7 +478,7 @@ fn ends() {
         refused(
             "a PAX header for nothing",
             t().file("a", "1").pax(&[("path", b"b")]).end(),
-            "no tar header at byte 2048: the archive ends after a header that describes the next member",
+            "bad tar header at byte 2048, after \"a\": the archive ends after a header that describes the next member",
             "Python refuses; GNU tar: a",
         ),
         refused("a GNU long name for nothing", t().special(b'L', b"b\0").end(), dangling, "Python refuses"),

@@ -23,7 +23,7 @@ fn records(body: &[u8]) -> Vec<u8> {
 #[test]
 fn pax_records() {
     let abc = "abc - 1\n \"1\"";
-    let bad = |what: &str| format!("no tar header at byte 0: malformed PAX record: {what}");
+    let bad = |what: &str| format!("bad tar header at byte 0: malformed PAX record: {what}");
     let number = bad("no length");
     let wrong = bad("wrong length");
     compare(&[

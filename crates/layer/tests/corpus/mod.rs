@@ -107,7 +107,7 @@ pub(crate) fn names_cannot_leave_the_tree() -> Vec<Case> {
         case(
             "NUL in a PAX path",
             [t().pax(&[("path", b"a\0b")]).file("x", "")],
-            Err("no tar header at byte 0: malformed PAX record: a NUL byte in a name"),
+            Err("bad tar header at byte 0: malformed PAX record: a NUL byte in a name"),
         ),
     ]
 }
@@ -404,7 +404,7 @@ pub(crate) fn attributes() -> Vec<Case> {
         case(
             "global path",
             [t().pax_of(b'g', &[("path", b"x")]).file("f", "")],
-            Err("no tar header at byte 0: a global PAX header sets path"),
+            Err("bad tar header at byte 0: a global PAX header sets path"),
         ),
     ]
 }
