@@ -1,5 +1,5 @@
 //! An image of two million files is merged and written by a process that may not have more than 256 MiB, and never has
-//! more than 200.
+//! more than 200: in one layer, in several, all in one directory.
 
 #![allow(missing_docs)]
 
@@ -31,33 +31,63 @@ fn inode(kind: Kind<'_>, number: u64) -> Change<'_> {
     Change::Inode(Inode { mode: 0o644, uid: 0, gid: 0, mtime, xattrs: Xattrs::EMPTY, kind })
 }
 
-/// Writes every `of`th directory, beginning with `first`, with all its files: changeset and packed contents.
+/// One layer of an image: where its files go to.
+struct Layer {
+    builder: Builder,
+    packed: io::BufWriter<File>,
+    packed_bytes: u64,
+}
+
+impl Layer {
+    fn new(directory: &Path, number: u64) -> Self {
+        let packed = File::create_new(directory.join(format!("packed{number}"))).unwrap();
+        Self { builder: Builder::new(&limits()), packed: io::BufWriter::new(packed), packed_bytes: 0 }
+    }
+
+    /// Adds a file that holds its own path; every second one is packed.
+    fn file(&mut self, directory: &str, name: &str, number: u64) {
+        let content = format!("// {directory}/{name}\n");
+        let mut place = Place::Data { offset: 0 };
+        if number.is_multiple_of(2) {
+            place = Place::Packed { offset: self.packed_bytes };
+            self.packed.write_all(content.as_bytes()).unwrap();
+            self.packed_bytes += content.len() as u64;
+        }
+        let change = inode(Kind::File(Content { place, size: content.len() as u64 }), number);
+        self.builder.push(&Entry { directory: directory.as_bytes(), name: name.as_bytes(), change }).unwrap();
+    }
+
+    fn finish(mut self, directory: &Path, number: u64) {
+        self.packed.flush().unwrap();
+        let changeset = self.builder.finish(erofs::BLOCK, self.packed_bytes).unwrap();
+        fs::write(directory.join(format!("tree{number}")), changeset.encode()).unwrap();
+    }
+}
+
+/// Writes every `of`th directory, beginning with `first`, with all its files.
 fn write_layer(directory: &Path, first: u64, of: u64) {
-    let mut builder = Builder::new(&limits());
-    let mut packed = io::BufWriter::new(File::create_new(directory.join(format!("packed{first}"))).unwrap());
-    let mut offset = 0;
+    let mut layer = Layer::new(directory, first);
     for number in (first..DIRECTORIES).step_by(usize::try_from(of).unwrap()) {
         let parent = format!("usr/lib/node_modules/package-{:03}", number / 100);
         let name = format!("module-{:02}", number % 100);
-        let entry = |name, change| Entry { directory: parent.as_bytes(), name, change };
-        builder.push(&entry(name.as_bytes(), inode(Kind::Directory, number))).unwrap();
-        let parent = format!("{parent}/{name}");
+        let change = inode(Kind::Directory, number);
+        layer.builder.push(&Entry { directory: parent.as_bytes(), name: name.as_bytes(), change }).unwrap();
         for file in 0..FILES {
-            let name = format!("source-{file:02}.js");
-            let content = format!("// {parent}/{name}\n");
-            let size = content.len() as u64;
-            let place = if file % 2 == 0 { Place::Packed { offset } } else { Place::Data { offset: 0 } };
-            if file % 2 == 0 {
-                packed.write_all(content.as_bytes()).unwrap();
-                offset += size;
-            }
-            let change = inode(Kind::File(Content { place, size }), number + file);
-            builder.push(&Entry { directory: parent.as_bytes(), name: name.as_bytes(), change }).unwrap();
+            layer.file(&format!("{parent}/{name}"), &format!("source-{file:02}.js"), number * FILES + file);
         }
     }
-    packed.flush().unwrap();
-    let changeset = builder.finish(erofs::BLOCK, offset).unwrap();
-    fs::write(directory.join(format!("tree{first}")), changeset.encode()).unwrap();
+    layer.finish(directory, first);
+}
+
+/// Writes all files into one directory, in no order.
+fn write_flat_layer(directory: &Path) {
+    let mut layer = Layer::new(directory, 0);
+    for number in 0..DIRECTORIES * FILES {
+        // A permutation: the multiplier is odd, and the number of files no multiple of it.
+        let name = number * 7_654_321 % (DIRECTORIES * FILES);
+        layer.file("flat", &format!("file-{name:07}"), name);
+    }
+    layer.finish(directory, 0);
 }
 
 /// The most memory that this process ever had.
@@ -67,8 +97,8 @@ fn peak() -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-/// Merges and writes what is in the directory.
-fn merge_and_write(directory: &Path) {
+/// Merges and writes what is in the directory, so many inodes.
+fn merge_and_write(directory: &Path, inodes: u64) {
     let limit = Rlimit { current: Some(256 * MIB), maximum: Some(256 * MIB) };
     setrlimit(Resource::Data, limit).unwrap();
     let start = Instant::now();
@@ -93,20 +123,18 @@ fn merge_and_write(directory: &Path) {
     let source = Source { tree: &tree, layer_data_blocks: &blocks, packed: &packed, name: b"millions" };
     let written = write_metadata(&source, &mut File::create(directory.join("image")).unwrap()).unwrap();
     println!("{} blocks: {:?}, peak {} MiB", written.blocks, start.elapsed(), peak() / MIB);
-    assert_eq!(written.inodes, DIRECTORIES * FILES + DIRECTORIES + DIRECTORIES / 100 + 4);
+    assert_eq!(written.inodes, inodes);
     assert!(peak() < 200 * MIB, "{} MiB", peak() / MIB);
 }
 
-/// Runs this very test in a process of its own.
-fn in_a_child(name: &str, layers: u64) {
+/// Runs this very test in a process of its own, and looks some files up in the image that it writes.
+fn in_a_child(name: &str, inodes: u64, paths: &[&str], write: impl Fn(&Path)) {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
-        merge_and_write(&PathBuf::from(directory));
+        merge_and_write(&PathBuf::from(directory), inodes);
         return;
     }
     let directory = tempfile::tempdir().unwrap();
-    for first in 0..layers {
-        write_layer(directory.path(), first, layers);
-    }
+    write(directory.path());
     let mut child = Command::new(std::env::current_exe().unwrap());
     child.args([name, "--exact", "--nocapture"]).env(DIRECTORY, directory.path());
     let output = child.output().unwrap();
@@ -114,20 +142,34 @@ fn in_a_child(name: &str, layers: u64) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let image = Image::open(File::open(directory.path().join("image")).unwrap()).unwrap();
-    for path in ["module-00/source-00.js", "module-99/source-98.js"] {
-        let path = format!("usr/lib/node_modules/package-199/{path}");
+    for path in paths {
         let file = image.lookup(path.as_bytes()).unwrap().unwrap();
         assert_eq!(file.file_type, FileType::Regular);
         assert_eq!(image.read_file(&file, 1024).unwrap(), format!("// {path}\n").as_bytes());
     }
 }
 
+/// Files, their directories, those above, and four at the top.
+const INODES: u64 = DIRECTORIES * FILES + DIRECTORIES + DIRECTORIES / 100 + 4;
+const PATHS: [&str; 2] = [
+    "usr/lib/node_modules/package-000/module-00/source-00.js",
+    "usr/lib/node_modules/package-199/module-99/source-98.js",
+];
+
 #[test]
 fn two_million_files_in_one_layer() {
-    in_a_child("two_million_files_in_one_layer", 1);
+    in_a_child("two_million_files_in_one_layer", INODES, &PATHS, |directory| write_layer(directory, 0, 1));
 }
 
 #[test]
 fn two_million_files_in_seven_layers() {
-    in_a_child("two_million_files_in_seven_layers", 7);
+    in_a_child("two_million_files_in_seven_layers", INODES, &PATHS, |directory| {
+        (0..7).for_each(|first| write_layer(directory, first, 7));
+    });
+}
+
+#[test]
+fn two_million_files_in_one_directory() {
+    let paths = ["flat/file-0000000", "flat/file-1234566", "flat/file-1999998"];
+    in_a_child("two_million_files_in_one_directory", DIRECTORIES * FILES + 2, &paths, write_flat_layer);
 }
