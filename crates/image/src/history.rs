@@ -41,7 +41,7 @@ impl Images {
     ///
     /// # Errors
     ///
-    /// [`ImageError::Damaged`] where the configuration is not what it was.
+    /// [`crate::ImageError::Damaged`] where the configuration is not what it was.
     pub fn history(&self, image: &ImageRecord) -> Result<Vec<HistoryEntry>> {
         let what = format!("the history of {}", image.id);
         let config: Value = json(&what, &self.config_bytes(image)?)?;
