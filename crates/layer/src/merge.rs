@@ -7,14 +7,14 @@
 //!   from the tree's root, `..` stops at the root. So `lib/x` over a lower `lib -> usr/lib` lands in `usr/lib`.
 //! - The last component is never followed: a new entry replaces what has its name, a symbolic link included, with
 //!   everything below it. Only a directory over a directory keeps the children and takes the new attributes.
-//! - Missing directories are made: [`Inode::IMPLIED_DIRECTORY`].
+//! - Missing directories are made: [`Inode::IMPLIED_DIRECTORY`](crate::Inode::IMPLIED_DIRECTORY).
 //! - A hard link shares the inode that its target names at that moment, whichever layer that came from.
 //! - Whiteouts and opaque marks remove what *lower layers* put there, in whatever order a layer's entries come: every
 //!   name carries the layer that last touched it or something below it.
 //!
 //! # Memory
 //!
-//! Of a node only the address of its record is kept, of a name an edge of 20 bytes ([`names`](crate::names)); names,
+//! Of a node only the address of its record is kept, of a name an edge of 20 bytes (module `names`); names,
 //! attributes and link targets are read from the changesets when they are asked for. A file costs about 35 bytes
 //! while layers are applied and 20 in the [`MergedTree`], beside those of the changesets themselves.
 

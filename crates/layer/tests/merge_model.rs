@@ -188,3 +188,16 @@ fn names_come_and_go_through_many_layers() {
         compare(&layers[..count], &Limits::default()).unwrap();
     }
 }
+
+/// Each mark alone would look through everything that the layer put there.
+#[test]
+fn opaque_marks_that_come_again_cost_nothing() {
+    let made = |name: String, deed| Made { directory: "d/e".into(), name, deed, number: 1 };
+    let mut entries: Vec<_> = (0..100_000).map(|number| made(format!("n{number}"), Deed::Fifo)).collect();
+    entries.extend((0..100_000).map(|_| made(String::new(), Deed::Opaque)));
+    let whiteouts =
+        (0..100_000).map(|_| Made { directory: "d".into(), name: "e".into(), deed: Deed::Whiteout, number: 1 });
+    entries.extend(whiteouts);
+    let changesets = [changeset(&entries), changeset(&entries)];
+    assert_eq!(merge(&changesets, &Limits::default()).unwrap().len(), 100_003);
+}
