@@ -57,7 +57,7 @@ fn load(options: &str, archive: &Path) -> bool {
             Err(error) => {
                 said(&error);
                 assert!(home.images.list().unwrap().is_empty(), "{options}");
-                // On a disk without a byte left cleaning up may fail too; then it is the next command's.
+                // Where the records failed, cleaning up is the next command's, which knows what they say.
                 home.images.collect().unwrap();
                 assert!(home.leftovers().is_empty(), "{options}: {:?}", home.leftovers());
             }
