@@ -5,8 +5,9 @@
 //!   `run` into a request.
 //! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
 //! - [`images`], [`history`], [`load`], [`save`], [`import`], [`verify`], [`transfer`], [`login`], [`system`],
-//!   [`containers`] and [`doctor`] are the other commands; [`filters`] and [`platform`] are what confines them, [`prompt`] asks.
-//! - [`format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
+//!   [`containers`] and [`doctor`] are the other commands; [`filters`] and [`platform`] are what confines them,
+//!   [`prompt`] asks.
+//! - [`mod@format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
 //!   far they have got.
 //! - [`report`] is the only place that prints errors, [`usage`] those of the command line itself.
 //!
