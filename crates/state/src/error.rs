@@ -177,7 +177,9 @@ impl StateError {
                 "move {} and its -wal and -shm files away, then load the images again; layers are not lost",
                 path.display()
             ),
-            Self::NoSpace { .. } => "free some space on that disk; `coracle system prune` removes what nobody needs".to_owned(),
+            Self::NoSpace { .. } => {
+                "free some space on that disk; `coracle system prune` removes what nobody needs".to_owned()
+            }
             Self::Unusable { .. } => "set CORACLE_HOME to a directory that you can write to".to_owned(),
             _ => return None,
         };
