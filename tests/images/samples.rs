@@ -21,7 +21,7 @@ pub(crate) struct Pair {
 }
 
 impl Pair {
-    /// `red:latest` has layers 0 to 4, `blue:latest` 0 to 2 and 10, 11: about a megabyte each.
+    /// `red:latest` has layers 0 to 4, `blue:latest` 0 to 2 and 10, 11: about two megabytes each.
     pub(crate) fn new() -> Self {
         let directory = memory();
         for (name, layers) in [("red", [0, 1, 2, 3, 4]), ("blue", [0, 1, 2, 10, 11])] {
@@ -65,12 +65,15 @@ pub(crate) fn remove(name: &str) -> Vec<String> {
     ["rmi".to_owned(), name.to_owned()].into()
 }
 
-/// A layer with small files, a large one, and one that takes the place of a file below.
+/// A layer with small files, a large one, and one that takes the place of a file below. Layer 0 has a megabyte: so
+/// much that a download of it that is interrupted is kept.
 pub(crate) fn layer(layout: &Layout, number: u64) -> Layer {
     let mut tar = Tar::default().directory("etc").directory("usr/").file("etc/motd", format!("{number}\n").as_bytes());
     for small in 0..20 {
         tar = tar.file(&format!("usr/small-{number}-{small}"), format!("{small}\n").repeat(small).as_bytes());
     }
-    tar = tar.file(&format!("usr/large-{number}"), &noise(200_000, number)).symlink("usr/newest", "large");
+    tar = tar
+        .file(&format!("usr/large-{number}"), &noise(if number == 0 { 1_200_000 } else { 200_000 }, number))
+        .symlink("usr/newest", "large");
     layout.layer(&tar.end())
 }
