@@ -6,7 +6,8 @@
 //!   under `target/fixtures`.
 //! - [`terminal`] drives the command line through a pseudo-terminal.
 //! - [`archives`] makes images byte by byte, [`disk`] is a file system that fails when it is told to, and
-//!   [`aftermath`] is what must be true after it did.
+//!   [`aftermath`] is what must be true after it did; [`registry`] is Debian's registry with all kinds of access control,
+//!   [`memory`] gives commands no more than so much.
 //!
 //! The tests themselves are in `tests/e2e/` and `tests/images/`, one module for each promise. `cargo xtask test` runs
 //! the first twice, on emulation and on KVM inside the lab; the second needs no machine.
