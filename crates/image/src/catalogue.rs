@@ -104,6 +104,16 @@ impl Images {
     ///
     /// [`ImageError::NoSuchImage`], [`ImageError::SeveralNames`], [`StateError::ImageInUse`].
     pub fn remove(&self, name: &str, force: bool) -> Result<Removed> {
+        match self.remove_resolved(name, force) {
+            // Somebody else was faster, and the user never gave the id.
+            Err(ImageError::State(StateError::NoSuchImage { .. })) => {
+                Err(ImageError::NoSuchImage { name: name.to_owned() })
+            }
+            result => result,
+        }
+    }
+
+    fn remove_resolved(&self, name: &str, force: bool) -> Result<Removed> {
         let image = self.resolve(name)?;
         let mut removed = Removed::default();
         match asked(name, &image) {

@@ -104,11 +104,12 @@ impl Store {
             }
             match OpenOptions::new().read(true).custom_flags(NOFOLLOW_NONBLOCK).open(&path) {
                 Ok(file) if lock::is_free(&file) => {
-                    // A lock file goes at once, while its lock is ours: a waiter then makes a new one.
-                    if path.extension().is_some_and(|e| e == "lock") {
-                        delete(&path)?;
-                    } else {
+                    if path.extension().is_none_or(|e| e != "lock") {
                         leftovers.push(path);
+                    } else if lock::is_named(&file, &path).map_err(|e| StoreError::io("inspect", &path, e))? {
+                        // At once, while its lock is ours: a waiter then makes a new one. One that has no name any
+                        // more has a successor, whose holder would lose it.
+                        delete(&path)?;
                     }
                 }
                 Ok(_) => {}

@@ -75,7 +75,8 @@ fn open_both(path: &Path, create: bool) -> io::Result<File> {
     options.custom_flags(NOFOLLOW_NONBLOCK).open(path)
 }
 
-fn is_named(file: &File, path: &Path) -> io::Result<bool> {
+/// Whether `file` is still the one of that name.
+pub(crate) fn is_named(file: &File, path: &Path) -> io::Result<bool> {
     let ours = file.metadata()?;
     match std::fs::symlink_metadata(path) {
         Ok(named) => Ok((named.dev(), named.ino()) == (ours.dev(), ours.ino())),
