@@ -11,10 +11,8 @@ use store::{Digest, LayerFiles, Lease};
 use crate::changes::Settings;
 use crate::convert::Converter;
 use crate::manifest::image_configuration;
-use crate::push::{Described, new_manifest};
+use crate::new_manifest::{Described, TAR_TYPE, new_manifest};
 use crate::{Event, ImageError, Images, LoadSource, Loaded, Platform, Progress, Reference, Result, clock, familiar};
-
-const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// What an imported image is to be, beside its files.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -83,7 +81,7 @@ impl Images {
         let diff_id = layer.diff_id.to_string();
         let size = layer.facts.unpacked_length;
         let described = Described { media_type: TAR_TYPE.to_owned(), digest: diff_id.clone(), size };
-        let manifest = new_manifest(&id, config.len() as u64, vec![described]);
+        let manifest = new_manifest(&id, config.len() as u64, [described]);
         progress.event(Event::Assembling);
         let label = name.as_deref().map_or_else(|| id.to_string(), |name| familiar(name).to_owned());
         let root = self.assemble(&label, std::slice::from_ref(layer), lease)?;

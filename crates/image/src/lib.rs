@@ -69,6 +69,7 @@ mod inspect;
 pub mod limits;
 mod load;
 mod manifest;
+mod new_manifest;
 mod options;
 mod origin;
 mod pattern;

@@ -18,20 +18,16 @@ use std::sync::atomic::AtomicBool;
 
 use flate2::read::GzEncoder;
 use registry::{Client, Reference, RegistryError, Upload};
-use serde::Serialize;
 use state::{ImageRecord, LayerRecord};
 use store::{Digest, LayerFiles, Lease, Object};
 
 use crate::limits::{CONFIG_BYTES, MANIFEST_BYTES};
-use crate::manifest::{MANIFEST_TYPE, media_type};
+use crate::manifest::media_type;
+use crate::new_manifest::{Described, GZIP_TYPE, TAR_TYPE, new_manifest};
 use crate::rebuild::rebuilt;
 use crate::root::{label, parse};
 use crate::workers::in_parallel;
 use crate::{Event, ImageError, Images, Progress, Result, familiar};
-
-const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
-const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const GZIP_TYPE: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// An image that was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,33 +40,6 @@ pub struct Pushed {
     pub size: u64,
     /// Whether the manifest is another than the one that it came with, because layers were compressed anew.
     pub is_remade: bool,
-}
-
-/// What a manifest says of something else.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Described {
-    pub(crate) media_type: String,
-    pub(crate) digest: String,
-    pub(crate) size: u64,
-}
-
-/// A manifest that is written here.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct NewManifest {
-    schema_version: u32,
-    media_type: &'static str,
-    config: Described,
-    layers: Vec<Described>,
-}
-
-/// The manifest of an image of these layers, as bytes: OCI image-spec, `manifest.md`.
-pub(crate) fn new_manifest(config: &Digest, config_size: u64, layers: Vec<Described>) -> Vec<u8> {
-    let config = Described { media_type: CONFIG_TYPE.to_owned(), digest: config.to_string(), size: config_size };
-    let manifest = NewManifest { schema_version: 2, media_type: MANIFEST_TYPE, config, layers };
-    // Strings and numbers are always written.
-    serde_json::to_vec(&manifest).unwrap_or_default()
 }
 
 impl Images {

@@ -26,15 +26,13 @@ use tar::{EntryType, Header};
 
 use crate::limits::MANIFEST_BYTES;
 use crate::manifest::media_type;
+use crate::new_manifest::{Described, TAR_TYPE, new_manifest};
 use crate::origin::blob_name;
-use crate::push::{Described, new_manifest};
 use crate::rebuild::rebuilt;
 use crate::root::{label, parse};
 use crate::{ImageError, Images, Platform, Reference, Result, familiar};
 
 const INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
-const TAR_TYPE: &str = "application/vnd.oci.image.layer.v1.tar";
-const DOCKER_TAR_TYPE: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 /// Bytes that are handed to the writer at once.
 const BUFFER: usize = 1 << 20;
@@ -116,7 +114,7 @@ impl Content<'_> {
         let config = self.images.config_bytes(image)?;
         let manifest = match self.came_with(image, &layers)? {
             Some(manifest) => manifest,
-            None => new_manifest(&id, config.len() as u64, layers.iter().cloned().map(in_oci_words).collect()),
+            None => new_manifest(&id, config.len() as u64, layers.iter().cloned()),
         };
         let digest = Digest::of(&manifest);
         let entry = json!({
@@ -196,14 +194,6 @@ impl Content<'_> {
         let mut out = archive.into_inner().map_err(failure)?;
         out.flush().map_err(failure)
     }
-}
-
-/// A layer as a manifest of OCI's calls it: the same thing, by another name than docker's.
-fn in_oci_words(mut layer: Described) -> Described {
-    if let Some(suffix) = layer.media_type.strip_prefix(DOCKER_TAR_TYPE) {
-        layer.media_type = format!("{TAR_TYPE}{}", suffix.replace('.', "+"));
-    }
-    layer
 }
 
 /// A descriptor for each name, or one without a name.
