@@ -124,13 +124,11 @@ impl Place {
 
     fn podman(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("podman");
-        let (root, run) = (self.bench.join("podman"), self.bench.join("podman-run"));
-        command
-            .arg("--root")
-            .arg(root)
-            .arg("--runroot")
-            .arg(run)
-            .args(["--cgroup-manager=cgroupfs", "--events-backend=none"]);
+        // All of its directories: a reset is to reach nobody else's.
+        for (flag, directory) in [("--root", "podman"), ("--runroot", "podman-run"), ("--tmpdir", "podman-tmp")] {
+            command.arg(flag).arg(self.bench.join(directory));
+        }
+        command.args(["--cgroup-manager=cgroupfs", "--events-backend=none"]);
         command.args(arguments);
         command
     }
