@@ -41,9 +41,10 @@ pub(crate) fn run(rounds: usize) -> Result<()> {
             command
         })
         .prepared(empty(home.clone())),
-        Candidate::new("tar -x", || {
-            let mut command = Command::new("tar");
-            command.arg("-xf").arg(&tar).arg("-C").arg(&tree);
+        // Durable, as what is loaded is.
+        Candidate::new("tar -x, sync -f", || {
+            let mut command = Command::new("sh");
+            command.args(["-ec", "tar -xf \"$1\" -C \"$2\"; sync -f \"$2\"", "sh"]).arg(&tar).arg(&tree);
             command
         })
         .prepared(empty(tree.clone())),
