@@ -53,6 +53,7 @@ pub mod ending;
 pub mod environment;
 pub mod error;
 pub mod etc_files;
+pub mod files;
 pub mod home;
 pub mod keeper;
 pub mod names;

@@ -1,0 +1,175 @@
+//! The files of a container: what it changed, all of it, parts of it, and images made of it.
+//!
+//! | | |
+//! |---|---|
+//! | [`Engine::diff`] | what the container changed in its image |
+//! | [`Engine::export`] | its whole tree as a tar archive |
+//! | [`Engine::commit`] | what it changed as a layer, and an image with it |
+//! | [`Engine::stat_path`], [`Engine::copy_out`] | one path of it |
+//! | [`Engine::copy_in`] | an archive unpacked below one path of it |
+
+use std::{
+    io::{Read, Write},
+    path::PathBuf,
+};
+
+use crate::{Engine, error::Error};
+
+/// What happened to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChangeKind {
+    /// It was in the image, and is another one now. Docker's number for it is 0.
+    Modified,
+    /// It was not in the image. Docker's number is 1.
+    Added,
+    /// It was in the image and is gone. Docker's number is 2.
+    Deleted,
+}
+
+impl ChangeKind {
+    /// As `docker diff` writes it.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::Modified => 'C',
+            Self::Added => 'A',
+            Self::Deleted => 'D',
+        }
+    }
+}
+
+/// One change of a container's tree.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Change {
+    /// Absolute path. Any bytes but NUL, as the container made it.
+    pub path: PathBuf,
+    /// What happened to it.
+    pub kind: ChangeKind,
+}
+
+/// What an image that is made of a container is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitRequest {
+    /// The name that it gets, if any; completed as Docker does.
+    pub reference: Option<String>,
+    /// What its history says; may be empty.
+    pub message: String,
+    /// Who made it; may be empty.
+    pub author: String,
+    /// Instructions of a Dockerfile that change its configuration, as for `import`.
+    pub changes: Vec<String>,
+    /// Whether a running container rests meanwhile. Its files do in any case.
+    pub pause: bool,
+}
+
+impl Default for CommitRequest {
+    fn default() -> Self {
+        Self { reference: None, message: String::new(), author: String::new(), changes: Vec::new(), pause: true }
+    }
+}
+
+/// What a path of a container is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PathStat {
+    /// Its last component; `/` for the root.
+    pub name: PathBuf,
+    /// Bytes; of a symbolic link, those of its target.
+    pub size: u64,
+    /// `st_mode`: type and permissions.
+    pub mode: u32,
+    /// Last modification: seconds since 1970 and nanoseconds.
+    pub mtime: (i64, u32),
+    /// Of a symbolic link, the absolute path in the container that it leads to, as far as it leads anywhere.
+    pub link_target: Option<PathBuf>,
+}
+
+impl PathStat {
+    /// Whether it is a directory.
+    #[must_use]
+    pub fn is_dir(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+}
+
+/// How an archive is unpacked in a container.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CopyInOptions {
+    /// Refuse to replace a directory with something else, and something else with a directory.
+    pub no_overwrite_dir_non_dir: bool,
+}
+
+impl Engine {
+    /// What a container changed in its image, sorted by path, as `docker diff` lists it.
+    ///
+    /// # Errors
+    ///
+    /// Where there is no such container, or its disk or its image cannot be read.
+    pub fn diff(&self, name: &str) -> Result<Vec<Change>, Error> {
+        Err(self.files_are_not_read(name))
+    }
+
+    /// Writes the whole tree of a container as a tar archive.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::diff`], and what `out` says.
+    pub fn export(&self, name: &str, out: &mut dyn Write) -> Result<(), Error> {
+        let _ = out;
+        Err(self.files_are_not_read(name))
+    }
+
+    /// Makes an image of a container's image and what it changed; returns the image's id.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::diff`], and [`image::ImageError`].
+    pub fn commit(&self, name: &str, request: &CommitRequest) -> Result<String, Error> {
+        let _ = request;
+        Err(self.files_are_not_read(name))
+    }
+
+    /// What a path of a container is. Symbolic links on the way to it are followed, it itself is not.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::diff`], and where there is no such path.
+    pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, Error> {
+        let _ = path;
+        Err(self.files_are_not_read(name))
+    }
+
+    /// Writes what is at a path of a container as a tar archive. The names in it begin with the last component of the
+    /// path; with `.`, where that is what the path ends in or is `/`. With `follow`, a symbolic link at its end is
+    /// followed, and keeps its name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::stat_path`], and what `out` says.
+    pub fn copy_out(&self, name: &str, path: &str, follow: bool, out: &mut dyn Write) -> Result<PathStat, Error> {
+        let _ = (path, follow, out);
+        Err(self.files_are_not_read(name))
+    }
+
+    /// Unpacks a tar archive in a directory of a container. What is in the way of a member is replaced.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Engine::stat_path`], where it is no directory, and what is wrong with the archive.
+    pub fn copy_in(
+        &self,
+        name: &str,
+        path: &str,
+        options: &CopyInOptions,
+        archive: &mut dyn Read,
+    ) -> Result<(), Error> {
+        let _ = (path, options, archive);
+        Err(self.files_are_not_read(name))
+    }
+
+    fn files_are_not_read(&self, name: &str) -> Error {
+        match self.container(name) {
+            Ok(_) => Error::Host("reading the container's files", std::io::ErrorKind::Unsupported.into()),
+            Err(error) => error,
+        }
+    }
+}
