@@ -28,10 +28,21 @@ impl Tally {
         Some(Self { passed: count("passed")?, failed: count("failed")? })
     }
 
+    /// The same after `failed tests were run again, with the results `again`.
+    pub(crate) fn mended_by(self, again: Self) -> Self {
+        Self { passed: self.passed + again.passed, failed: self.failed.saturating_sub(again.passed) }
+    }
+
     /// A program that failed although every test it spoke of passed still counts as a failure.
     pub(crate) fn of_program(self, succeeded: bool) -> Self {
         if succeeded || self.failed > 0 { self } else { Self { failed: 1, ..self } }
     }
+}
+
+/// The name in a line `test exits::code ... FAILED`.
+pub(crate) fn failed_test(line: &str) -> Option<&str> {
+    let name = line.trim().strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
+    (!name.contains(char::is_whitespace)).then_some(name)
 }
 
 impl AddAssign for Tally {
@@ -68,6 +79,27 @@ mod tests {
         {
             assert_eq!(Tally::of_line(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn failed_tests_are_named() {
+        assert_eq!(failed_test("test exits::code ... FAILED"), Some("exits::code"));
+        for line in [
+            "test exits::code ... ok",
+            "test result: FAILED. 1 passed; 1 failed",
+            "    exits::code",
+            "test a b ... FAILED",
+        ] {
+            assert_eq!(failed_test(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_passes_the_second_time_has_passed() {
+        let first = Tally { passed: 70, failed: 2 };
+        assert_eq!(first.mended_by(Tally { passed: 2, failed: 0 }), Tally { passed: 72, failed: 0 });
+        assert_eq!(first.mended_by(Tally { passed: 1, failed: 1 }), Tally { passed: 71, failed: 1 });
+        assert_eq!(first.mended_by(Tally { passed: 0, failed: 1 }), first);
     }
 
     #[test]
