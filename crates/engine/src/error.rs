@@ -122,6 +122,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A further process could not be started.
+    #[error("{error}")]
+    ExecFailed {
+        /// As a shell has it: 127, 126, 125.
+        code: u8,
+        /// Why.
+        error: String,
+    },
     /// It runs, and must not.
     #[error("container {0:?} is running")]
     Running(String),

@@ -16,6 +16,7 @@ use crate::{
     keeper::{
         Launch,
         client::{Attachment, Control, Pipes, StartedKeeper},
+        policy::{LogSettings, RestartPolicy, StopSettings},
         record,
         wire::AttachedStreams,
     },
@@ -109,6 +110,11 @@ impl Engine {
             vmm: self.installation().vmm.clone(),
             emulator: chosen.emulator,
             terminal_size: options.terminal_size,
+            detach: false,
+            restart: RestartPolicy::No,
+            stop: StopSettings::default(),
+            health: None,
+            log: LogSettings::default(),
             timings,
         };
         let attachment = keeper.launch(launch, options.streams)?;

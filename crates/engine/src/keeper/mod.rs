@@ -25,6 +25,7 @@
 pub mod client;
 mod clients;
 mod descriptors;
+pub mod policy;
 pub(crate) mod record;
 pub mod relay;
 mod watch;
@@ -42,6 +43,7 @@ use serde::{Deserialize, Serialize};
 
 use self::{
     clients::Clients,
+    policy::{HealthSpec, LogSettings, RestartPolicy, StopSettings},
     watch::Keeper,
     wire::{Receiver, ToKeeper},
 };
@@ -66,6 +68,16 @@ pub struct Launch {
     pub emulator: Option<PathBuf>,
     /// First size of the terminal.
     pub terminal_size: TerminalSize,
+    /// Nobody is attached, and standard input outlives whoever attaches.
+    pub detach: bool,
+    /// When it is started again.
+    pub restart: RestartPolicy,
+    /// How it is stopped.
+    pub stop: StopSettings,
+    /// How its health is found out.
+    pub health: Option<HealthSpec>,
+    /// Where its output is kept.
+    pub log: LogSettings,
     /// The moments so far.
     pub timings: Timings,
 }

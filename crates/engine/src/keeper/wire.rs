@@ -8,18 +8,43 @@
 //!  command                                   keeper
 //!     │── Hello{version} ─────────────────────▶│
 //!     │◀────────────────────── Hello{version} ─│   each checks; other versions are refused by name
+//!     │                                        │   then a connection has one purpose:
 //!     │── Launch ─────────────────────────────▶│   inherited connection only, once
 //!     │── Attach{…} + descriptors ────────────▶│   pipe ends as SCM_RIGHTS: every stream on its own
 //!     │◀───────────────────────────── Attached─│
+//!     │◀───────────────────────────── Started ─│   the process runs (again, after a restart)
 //!     │── Signal, Resize, CloseOutput, Kill ──▶│   any number; no answers
-//!     │◀───────────────────────────── Started ─│   the process runs
+//!     │── Detach ─────────────────────────────▶│   the streams are let go, standard input stays open
+//!     │◀──────────────────────────────── Done ─│
 //!     │── Wait ───────────────────────────────▶│   an attached or launching connection waits anyway
+//!     │◀────────────────────────── Restarting ─│   the process ended and will run again
 //!     │◀─────────────────────────────── Ended ─│   once, last; the record is written, `--rm` is done
+//!     │                                        │
+//!     │── Exec{…} + descriptors ──────────────▶│   Signal, Resize, CloseOutput then concern that process
+//!     │◀─────────────── ExecStarted|ExecFailed─│
+//!     │◀─────────────────────────── ExecEnded ─│   after the last byte of its output
+//!     │                                        │
+//!     │── Stop{signal, timeout} ──────────────▶│   the keeper waits, kills, syncs and powers off
+//!     │◀─────────────────────────────── Ended ─│
+//!     │── Restart{signal, timeout} ───────────▶│   the same, and a new machine
+//!     │── Pause, Unpause, Freeze, Thaw, Update▶│
+//!     │◀────────────────────── Done | Refused ─│
+//!     │── Usage, Processes ───────────────────▶│
+//!     │◀────────── Usage | Processes | Refused─│
 //! ```
 //!
 //! The keeper owns the far ends of the pipes after `Attach`. A pipe whose reader is gone loses output and
 //! nothing else, so that a command that dies leaves the container alone; a command that lives and whose own
 //! reader went away says `CloseOutput`, and then the process gets what it would get in a shell's pipeline.
+//!
+//! # The promise
+//!
+//! A keeper lives as long as its container, a command until its next upgrade. So what is here stays understood:
+//! the tests of [`message`](self) hold the bytes of every message. Variants may be added at the end of an
+//! enumeration, and are `Refused` (or end the connection) where they are not known; anything else is a new
+//! [`VERSION`]. `Launch` alone is free: a keeper gets it from the very program that it is.
+
+mod message;
 
 use std::{
     collections::VecDeque,
@@ -32,7 +57,7 @@ use std::{
     path::Path,
 };
 
-use protocol::{FrameBuffer, FrameError, MAX_FRAME, TerminalSize, encode_frame};
+use protocol::{FrameBuffer, FrameError, MAX_FRAME, encode_frame};
 use rustix::{
     io::Errno,
     net::{
@@ -40,87 +65,18 @@ use rustix::{
         recvmsg, sendmsg,
     },
 };
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 
-use super::Launch;
-use crate::ending::Ending;
+pub use self::message::{
+    AttachedStreams, Exec, FromKeeper, GuestUsage, HostUsage, OutputStream, ProcessRow, ToKeeper, Update, Usage,
+};
 
 /// Version of this conversation.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Most descriptors that wait for the message that takes them.
 const MAX_DESCRIPTORS: usize = 8;
-
-/// A stream that a process writes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum OutputStream {
-    /// Standard output, or the terminal.
-    Stdout,
-    /// Standard error.
-    Stderr,
-}
-
-/// Which pipe ends travel with [`ToKeeper::Attach`], in this order.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttachedStreams {
-    /// The end to read standard input from.
-    pub stdin: bool,
-    /// The end to write standard output to.
-    pub stdout: bool,
-    /// The end to write standard error to.
-    pub stderr: bool,
-}
-
-impl AttachedStreams {
-    /// How many descriptors that is.
-    #[must_use]
-    pub fn count(self) -> usize {
-        usize::from(self.stdin) + usize::from(self.stdout) + usize::from(self.stderr)
-    }
-}
-
-/// What a command says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ToKeeper {
-    /// The first message.
-    Hello {
-        /// [`VERSION`].
-        version: u32,
-    },
-    /// Run this container.
-    Launch(Box<Launch>),
-    /// Connect the process's streams to these pipes.
-    Attach(AttachedStreams),
-    /// Send the process a signal, 1 to 64. Before the process runs, one that would end it ends the start.
-    Signal(u8),
-    /// Size of the terminal.
-    Resize(TerminalSize),
-    /// Nobody will read this stream again: let the process know.
-    CloseOutput(OutputStream),
-    /// End the machine at once.
-    Kill,
-    /// Say [`FromKeeper::Ended`] on this connection.
-    Wait,
-}
-
-/// What a keeper says.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FromKeeper {
-    /// Answer to [`ToKeeper::Hello`].
-    Hello {
-        /// [`VERSION`].
-        version: u32,
-    },
-    /// The streams are connected.
-    Attached,
-    /// The request cannot be met; the connection ends.
-    Refused(String),
-    /// The process runs.
-    Started,
-    /// The container ended, everything about it is recorded.
-    Ended(Box<Ending>),
-}
 
 /// A conversation that went wrong.
 #[derive(Debug, Error)]
@@ -134,6 +90,9 @@ pub enum WireError {
     /// Descriptors without a message, or a message without its descriptors.
     #[error("a message and its descriptors do not match")]
     Descriptors,
+    /// Another message than could come now.
+    #[error("an answer that does not fit the request")]
+    Unexpected,
     /// The socket failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),

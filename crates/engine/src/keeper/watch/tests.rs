@@ -18,7 +18,10 @@ use super::*;
 use crate::{
     ending::Reason,
     home::Home,
-    keeper::wire::{AttachedStreams, Receiver, send},
+    keeper::{
+        policy::{LogSettings, RestartPolicy, StopSettings},
+        wire::{AttachedStreams, Receiver, send},
+    },
     plan::{self, Files, Host, ImageDefaults},
     request::RunRequest,
 };
@@ -233,6 +236,11 @@ fn launch(home: Home, request: &RunRequest) -> Launch {
         vmm: "/v".into(),
         emulator: None,
         terminal_size: TerminalSize { rows: 24, columns: 80 },
+        detach: false,
+        restart: RestartPolicy::No,
+        stop: StopSettings::default(),
+        health: None,
+        log: LogSettings::default(),
         timings: Timings { begun: timings::now(), ..Timings::default() },
     }
 }
