@@ -41,7 +41,7 @@ pub(crate) const USAGE_COLUMNS: [&str; 7] = ["ID", "Image", "Command", "Size", "
 
 pub(crate) fn list(engine: &Engine, flags: &PsFlags) -> anyhow::Result<()> {
     let mut records = engine.containers()?;
-    records.retain(|record| flags.all || record.state == ContainerState::Running);
+    records.retain(|record| flags.all || record.state.is_live());
     let ListFlags { quiet, no_trunc, format } = &flags.list;
     if *quiet && format.format == ListFormat::Table {
         return format::to_stdout(|out| {
@@ -89,6 +89,11 @@ fn status(record: &ContainerRecord, now: i64) -> String {
     match record.state {
         ContainerState::Created => "Created".to_owned(),
         ContainerState::Running => format!("Up {}", table::since(record.started_at.unwrap_or(now), now)),
+        ContainerState::Paused => format!("Up {} (Paused)", table::since(record.started_at.unwrap_or(now), now)),
+        ContainerState::Restarting => {
+            let ago = table::since(record.finished_at.unwrap_or(now), now);
+            format!("Restarting ({}) {ago} ago", record.exit_code.unwrap_or_default())
+        }
         ContainerState::Exited => {
             let ago = table::since(record.finished_at.unwrap_or(now), now);
             format!("Exited ({}) {ago} ago", record.exit_code.unwrap_or_default())

@@ -58,7 +58,7 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
     }
     let ending = ending_of(container, boot_id);
     let keeper = container.keeper.clone();
-    let written = state.transition(&container.id, &[ContainerState::Created, ContainerState::Running], |record| {
+    let written = state.update_container(&container.id, |record| {
         // Unless another command was faster and the container is kept again.
         if record.keeper == keeper {
             record::write_ending(record, &ending);
@@ -76,9 +76,7 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
         }
         Err(state::StateError::StaleTransition { .. } | state::StateError::NoSuchContainer { .. }) => Ok(()),
         // Its own files may be what fills the disk, and a keeper that has run it is the only one it can have.
-        Err(state::StateError::NoSpace { .. })
-            if container.auto_remove && container.state == ContainerState::Running =>
-        {
+        Err(state::StateError::NoSpace { .. }) if container.auto_remove && container.state.is_live() => {
             later(record::remove_container(state, home, &container.id))
         }
         // Lists and removals must work on a full disk: they are the way out of it.
@@ -98,7 +96,7 @@ fn ending_of(container: &ContainerRecord, boot_id: &str) -> Ending {
     let rebooted = container.keeper.as_ref().is_some_and(|keeper| keeper.boot_id != boot_id);
     let (reason, text) = match (rebooted, container.state) {
         (true, _) => (Reason::HostRebooted, "the host went down while the container ran"),
-        (false, ContainerState::Running) => {
+        (false, state) if state.is_live() => {
             (Reason::KeeperKilled, "the container's keeper died, and its machine with it")
         }
         (false, _) => (Reason::KeeperKilled, "whoever started the container died before it ran"),

@@ -5,7 +5,7 @@ use std::{fs, thread, time::SystemTime};
 use machine::Extent;
 use protocol::TerminalSize;
 use serde::{Deserialize, Serialize};
-use state::{ContainerRecord, StateError};
+use state::{Claim, ContainerRecord, StateError};
 
 use crate::{
     Engine,
@@ -147,6 +147,7 @@ impl Engine {
             ContainerRecord::new(id.to_owned(), String::new(), image_id.to_owned(), request.image.clone(), now);
         record.auto_remove = request.auto_remove;
         record.keeper = Some(process::current().map_err(|source| Error::Host("reading /proc", source))?);
+        record.claim = Some(Claim::Start);
         record.spec = serde_json::to_value(spec).map_err(|error| Error::Host("encoding the record", error.into()))?;
         for attempt in 0.. {
             record.name = match &request.name {

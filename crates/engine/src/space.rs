@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
-use state::{ContainerRecord, ContainerState};
+use state::ContainerRecord;
 
 use crate::{Engine, error::Error};
 
@@ -52,11 +52,7 @@ impl Engine {
 /// Whether nothing of a container runs. One that has a keeper but does not run yet is on its way.
 #[must_use]
 pub fn is_over(container: &ContainerRecord) -> bool {
-    match container.state {
-        ContainerState::Exited => true,
-        ContainerState::Created => container.keeper.is_none(),
-        ContainerState::Running => false,
-    }
+    !container.state.is_live() && container.keeper.is_none()
 }
 
 /// Bytes of a file, or of a directory with all that is in it. What cannot be seen counts nothing.

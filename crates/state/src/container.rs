@@ -1,25 +1,32 @@
 //! Containers as plain data, and the life of one.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
 /// Where a container is in its life.
 ///
 /// ```text
-///                         machine boots,
-///   insert                process runs             it ends
-///     │     ┌─────────┐                ┌─────────┐            ┌────────┐
-///     └────▶│ Created │───────────────▶│ Running │───────────▶│ Exited │
-///           └────┬────┘                └─────────┘            └─┬─┬──┬─┘
-///                │ │     it never came to run    ▲              │ │  ▲
-///                │ └─────────────────────────────┼──────────────┼─┼──┘
-///                │                               └──── start ───┘ │
-///                ▼ remove                                         ▼ remove
+///                        machine boots,
+///   insert               process runs                  it ends, and a restart is due
+///     │     ┌─────────┐               ┌─────────┐ ────────────────────────▶ ┌────────────┐
+///     └────▶│ Created │──────────────▶│ Running │ ◀──── process runs ────── │ Restarting │
+///           └────┬────┘               └─┬─┬──▲──┘                           └──▲───┬─────┘
+///                │                      │ │  │ unpause                         │   │
+///                │                      │ │  │          ┌────────┐  it ends,   │   │
+///                │            pause     │ │  └──────────│ Paused │─────────────┘   │ stop, kill,
+///                │                      │ └────────────▶└───┬────┘  a restart is   │ given up
+///                │                      │ it ends           │ it ends     due      │
+///                │ it never came to run ▼                   ▼                      ▼
+///                └──────────────────▶┌─────────────────────────────────────────────────┐
+///                                    │ Exited      start: the process runs ──▶ Running │
+///                                    └─────────────────────────────────────────────────┘
 /// ```
 ///
-/// A record may change without changing its state. `Running` has a keeper and a start time; `Exited` has an exit
-/// code and a finish time. A running container is not removed.
+/// A record may change without changing its state. `Running`, `Paused` and `Restarting` are the states of the living:
+/// they have a keeper and a start time, and such a container is not removed. `Exited` and `Restarting` have an exit
+/// code and a finish time. Arrows and fields are held by the database itself (constraints and triggers), whoever
+/// writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ContainerState {
@@ -27,19 +34,35 @@ pub enum ContainerState {
     Created,
     /// Its process runs, or did when its keeper was last heard of.
     Running,
+    /// Its machine stands still.
+    Paused,
+    /// Its process has ended, and its keeper waits to start it again, or does so.
+    Restarting,
     /// Its process has ended, or could not be started.
     Exited,
 }
 
 impl ContainerState {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Created, Self::Running, Self::Paused, Self::Restarting, Self::Exited];
+
     /// Whether the arrow is in the diagram.
     #[must_use]
     pub fn may_become(self, next: Self) -> bool {
-        use ContainerState::{Created, Exited, Running};
+        use ContainerState::{Created, Exited, Paused, Restarting, Running};
         match (self, next) {
-            (Created, _) | (Running, Running | Exited) | (Exited, Running | Exited) => true,
-            (Running | Exited, Created) => false,
+            (Running | Paused, Running | Paused | Restarting | Exited)
+            | (Restarting, Running | Restarting | Exited)
+            | (Created, Created | Running | Exited)
+            | (Exited, Running | Exited) => true,
+            (Created | Exited, Paused | Restarting) | (Restarting, Paused) | (_, Created) => false,
         }
+    }
+
+    /// Whether a keeper keeps it alive: it runs, stands still, or is about to run again.
+    #[must_use]
+    pub fn is_live(self) -> bool {
+        matches!(self, Self::Running | Self::Paused | Self::Restarting)
     }
 
     /// The state as records and Docker's users spell it.
@@ -48,6 +71,8 @@ impl ContainerState {
         match self {
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Restarting => "restarting",
             Self::Exited => "exited",
         }
     }
@@ -56,6 +81,31 @@ impl ContainerState {
 impl fmt::Display for ContainerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
+    }
+}
+
+/// What a process has a container to itself for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Claim {
+    /// It makes it.
+    Create,
+    /// It starts it. Only this claim is handed on: to the keeper.
+    Start,
+    /// It removes it, or will when it has ended.
+    Remove,
+    /// It reads or writes its disk.
+    Files,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Create => "being made",
+            Self::Start => "being started",
+            Self::Remove => "being removed",
+            Self::Files => "having its files read or written",
+        })
     }
 }
 
@@ -91,8 +141,11 @@ pub struct ContainerRecord {
     pub state: ContainerState,
     /// Whether it is removed when it has ended.
     pub auto_remove: bool,
-    /// Its keeper, while there is one.
+    /// The process that is responsible for it, while there is one: its keeper, or a command that has claimed it.
     pub keeper: Option<ProcessRef>,
+    /// What that process has claimed it for; `None` where it is a keeper.
+    #[serde(default)]
+    pub claim: Option<Claim>,
     /// Its machine process, while there is one.
     pub machine: Option<ProcessRef>,
     /// How its process ended last, as a shell would see it.
@@ -107,6 +160,21 @@ pub struct ContainerRecord {
     pub timings: Option<serde_json::Value>,
     /// What it was asked to be; the engine's.
     pub spec: serde_json::Value,
+    /// Its labels, those of its image included. Its events carry them.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// How often its keeper has started it again since it was started.
+    #[serde(default)]
+    pub restart_count: u32,
+    /// What its health checks found, as Docker's `State.Health`.
+    #[serde(default)]
+    pub health: Option<serde_json::Value>,
+    /// Whether it was stopped on a user's wish.
+    #[serde(default)]
+    pub stopped_by_user: bool,
+    /// Whether the out-of-memory killer struck in it when it last ran.
+    #[serde(default)]
+    pub oom_killed: bool,
 }
 
 impl ContainerRecord {
@@ -124,6 +192,7 @@ impl ContainerRecord {
             state: ContainerState::Created,
             auto_remove: false,
             keeper: None,
+            claim: None,
             machine: None,
             exit_code: None,
             reason: None,
@@ -131,20 +200,23 @@ impl ContainerRecord {
             kernel_log_tail: None,
             timings: None,
             spec: serde_json::Value::Null,
+            labels: BTreeMap::new(),
+            restart_count: 0,
+            health: None,
+            stopped_by_user: false,
+            oom_killed: false,
         }
     }
 
     /// The first thing that its state needs and it lacks.
     pub(crate) fn missing(&self) -> Option<&'static str> {
-        let needs: &[(&'static str, bool)] = match self.state {
-            ContainerState::Created => &[],
-            ContainerState::Running => {
-                &[("a keeper", self.keeper.is_some()), ("a start time", self.started_at.is_some())]
-            }
-            ContainerState::Exited => {
-                &[("an exit code", self.exit_code.is_some()), ("a finish time", self.finished_at.is_some())]
-            }
-        };
-        needs.iter().find(|(_, present)| !present).map(|(name, _)| *name)
+        let over = matches!(self.state, ContainerState::Restarting | ContainerState::Exited);
+        let needs = [
+            (self.state.is_live(), "a keeper", self.keeper.is_some()),
+            (self.state.is_live(), "a start time", self.started_at.is_some()),
+            (over, "an exit code", self.exit_code.is_some()),
+            (over, "a finish time", self.finished_at.is_some()),
+        ];
+        needs.iter().find(|(needed, _, present)| *needed && !present).map(|(_, name, _)| *name)
     }
 }

@@ -2,6 +2,7 @@
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
 
+use crate::events;
 use crate::images::image_by_id;
 use crate::{ContainerRecord, ContainerState, Durability, Failure, Result, State, StateError};
 
@@ -39,12 +40,13 @@ impl State {
                     serde_json::to_string(record)?
                 ],
             )?;
-            Ok(())
+            events::of_container(transaction, record, "create", &[])
         })
     }
 
-    /// Changes a container that is in one of the states `from`, in one transaction. `change` gets the record as it is
-    /// then, and may change anything but its id and its image. Returns the record as it is now.
+    /// Changes a container that is in one of the states `from`, in one transaction with the events that the
+    /// change is (see `events`). `change` gets the record as it is then, and may change anything but its id and its
+    /// image. Returns the record as it is now.
     ///
     /// # Errors
     ///
@@ -65,15 +67,14 @@ impl State {
             }
             let mut after = before.clone();
             change(&mut after);
-            (after.id, after.image_id, after.created_at) = (before.id, before.image_id, before.created_at);
+            (after.id, after.image_id) = (before.id.clone(), before.image_id.clone());
+            after.created_at = before.created_at;
             check_change(before.state, &after)?;
             if after.name != before.name {
                 check_name(transaction, &after)?;
             }
-            transaction.execute(
-                "UPDATE containers SET name = ?2, state = ?3, record = ?4 WHERE id = ?1",
-                params![id, after.name, after.state.as_str(), serde_json::to_string(&after)?],
-            )?;
+            update(transaction, &after)?;
+            events::of_change(transaction, &before, &after)?;
             Ok(after)
         })
     }
@@ -84,21 +85,23 @@ impl State {
     ///
     /// As [`State::transition`].
     pub fn update_container(&self, id: &str, change: impl FnOnce(&mut ContainerRecord)) -> Result<ContainerRecord> {
-        self.transition(id, &[ContainerState::Created, ContainerState::Running, ContainerState::Exited], change)
+        self.transition(id, &ContainerState::ALL, change)
     }
 
-    /// Removes a container's record.
+    /// Removes a container's record, whoever has claimed it.
     ///
     /// # Errors
     ///
     /// [`StateError::ContainerRunning`], [`StateError::NoSuchContainer`].
     pub fn remove_container(&self, id: &str) -> Result<ContainerRecord> {
-        self.write(Durability::System, |transaction| {
+        self.remove(Durability::System, |transaction| {
             let record = by_id(transaction, id)?;
             let record = record.ok_or_else(|| StateError::NoSuchContainer { name: id.to_owned() })?;
-            if record.state == ContainerState::Running {
-                return Err(StateError::ContainerRunning { id: id.to_owned() }.into());
+            if record.state.is_live() {
+                let (name, state) = (record.name, record.state);
+                return Err(StateError::ContainerRunning { id: record.id, name, state }.into());
             }
+            events::of_container(transaction, &record, "destroy", &[])?;
             transaction.execute("DELETE FROM containers WHERE id = ?1", [id])?;
             Ok(record)
         })
@@ -155,7 +158,15 @@ fn check_name(transaction: &Transaction<'_>, record: &ContainerRecord) -> Result
     }
 }
 
-fn by_id(transaction: &Transaction<'_>, id: &str) -> Result<Option<ContainerRecord>, Failure> {
+pub(crate) fn update(transaction: &Transaction<'_>, record: &ContainerRecord) -> Result<(), Failure> {
+    transaction.execute(
+        "UPDATE containers SET name = ?2, state = ?3, record = ?4 WHERE id = ?1",
+        params![record.id, record.name, record.state.as_str(), serde_json::to_string(record)?],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn by_id(transaction: &Transaction<'_>, id: &str) -> Result<Option<ContainerRecord>, Failure> {
     one(transaction, "SELECT record FROM containers WHERE id = ?1", id)
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::ErrorCode;
 
 use crate::schema::{SCHEMA_VERSION, SchemaError};
-use crate::{ContainerState, reserve};
+use crate::{Claim, ContainerState, reserve};
 
 /// An error of the records.
 #[derive(Debug, thiserror::Error)]
@@ -71,11 +71,27 @@ pub enum StateError {
         /// The field.
         missing: &'static str,
     },
-    /// A running container cannot be removed.
-    #[error("container {id} is running")]
+    /// A container that lives cannot be removed, started, or taken to itself by a command.
+    #[error("container {name} is {state}")]
     ContainerRunning {
         /// The container.
         id: String,
+        /// Its name.
+        name: String,
+        /// Its state, one of the living.
+        state: ContainerState,
+    },
+    /// Another process has the container to itself.
+    #[error("container {name} is {claim} by process {pid}")]
+    Claimed {
+        /// The container.
+        id: String,
+        /// Its name.
+        name: String,
+        /// What for.
+        claim: Claim,
+        /// That process.
+        pid: u32,
     },
     /// No image has that id.
     #[error("no such image: {image}")]
@@ -125,6 +141,14 @@ pub enum StateError {
         /// What the database said.
         source: rusqlite::Error,
     },
+    /// The database refuses what its constraints and triggers forbid.
+    #[error("the records in {} refuse a change", path.display())]
+    Forbidden {
+        /// The file.
+        path: PathBuf,
+        /// What they say.
+        source: rusqlite::Error,
+    },
     /// The file cannot be used.
     #[error("cannot use the records in {}", path.display())]
     Unusable {
@@ -144,6 +168,7 @@ impl StateError {
             }
             code if is_no_space(&path, code, &error) => Self::NoSpace { path, source: Box::new(error) },
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::Busy { path, source: error },
+            Some(ErrorCode::ConstraintViolation) => Self::Forbidden { path, source: error },
             _ => Self::Unusable { path, source: Box::new(error) },
         }
     }
@@ -166,9 +191,7 @@ impl StateError {
             Self::NameInUse { by, .. } => {
                 format!("remove it with `coracle rm {}`, or choose another name", by.get(..12).unwrap_or(by))
             }
-            Self::ContainerRunning { id } => {
-                format!("stop it first, or use `coracle rm -f {}`", id.get(..12).unwrap_or(id))
-            }
+            Self::ContainerRunning { name, .. } => format!("stop it first: `coracle stop {name}`"),
             Self::ImageInUse { container, .. } => format!("remove the container first: `coracle rm {container}`"),
             Self::NewerSchema { .. } => {
                 "use the newer version of Coracle, or another directory in CORACLE_HOME".to_owned()

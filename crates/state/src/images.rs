@@ -91,7 +91,7 @@ impl State {
 
     /// Runs a removal of `key` that returns the id of the image that had it.
     fn take(&self, key: &str, removal: &str) -> Result<ImageRecord> {
-        self.remove(|transaction| {
+        self.remove(Durability::Disk, |transaction| {
             let id: Option<String> = transaction.query_row(removal, [key], |row| row.get(0)).optional()?;
             let image = id.map(|id| image_by_id(transaction, &id)).transpose()?.flatten();
             image.ok_or_else(|| StateError::NoSuchImage { image: key.to_owned() }.into())
@@ -104,7 +104,7 @@ impl State {
     ///
     /// [`StateError::ImageInUse`] where a container was made from it, [`StateError::NoSuchImage`].
     pub fn remove_image(&self, id: &str) -> Result<ImageRecord> {
-        self.remove(|transaction| {
+        self.remove(Durability::Disk, |transaction| {
             let record = image_by_id(transaction, id)?;
             let record = record.ok_or_else(|| StateError::NoSuchImage { image: id.to_owned() })?;
             if let Some((container, running)) = user_of(transaction, id)? {
@@ -122,7 +122,7 @@ impl State {
     ///
     /// Where the records fail.
     pub fn remove_unused_image(&self, id: &str, may_go: impl Fn(&ImageRecord) -> bool) -> Result<Option<ImageRecord>> {
-        self.remove(|transaction| {
+        self.remove(Durability::Disk, |transaction| {
             let record = image_by_id(transaction, id)?.filter(&may_go);
             if record.is_none() || user_of(transaction, id)?.is_some() {
                 return Ok(None);
@@ -198,8 +198,9 @@ impl State {
 
 /// A container that was made from the image, one that runs if there is one, and whether it does.
 fn user_of(transaction: &Transaction<'_>, id: &str) -> Result<Option<(String, bool)>, Failure> {
-    let query = "SELECT name, state FROM containers WHERE image = ?1 ORDER BY state = 'running' DESC LIMIT 1";
-    let user = |row: &Row<'_>| Ok((row.get(0)?, row.get::<_, String>(1)? == "running"));
+    let query = "SELECT name, state IN ('running', 'paused', 'restarting') AS live FROM containers WHERE image = ?1
+                 ORDER BY live DESC LIMIT 1";
+    let user = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
     Ok(transaction.query_row(query, [id], user).optional()?)
 }
 

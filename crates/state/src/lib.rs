@@ -1,4 +1,4 @@
-//! Crash-safe records of images and containers, in SQLite.
+//! Crash-safe records of images and containers and of what happens to them, in SQLite.
 //!
 //! # Design
 //!
@@ -15,8 +15,9 @@
 //!
 //! # Modules
 //!
-//! [`image`] and [`container`] hold the records as plain data, with the state machine of containers; the queries are
-//! methods of [`State`]. Nothing here touches images' files or processes.
+//! [`image`], [`container`] and [`event`] hold the records as plain data, with the state machine of containers; the
+//! queries are methods of [`State`]. `claims` is how a command gets a container to itself, `events` what happened:
+//! transitions write their events themselves. Nothing here touches images' files or processes.
 //!
 //! # Threats
 //!
@@ -24,12 +25,16 @@
 //! |---|---|---|
 //! | a full disk | nothing can be removed, because that takes room to record | room set aside for it |
 //! | crashes | half-made changes | one transaction for each change |
-//! | other commands | names taken twice, transitions of what has moved on | constraints and checks inside the transaction, typed errors |
+//! | other commands | names taken twice, transitions of what has moved on, two that start or remove the same container | constraints, triggers and checks inside the transaction, typed errors; claims |
+//! | whatever happens very often | events without end | the newest 10,000 are kept, by a trigger |
 //! | a damaged disk | records that cannot be read | [`StateError::Corrupt`] with the file's name; nothing is repaired by guessing |
 
+mod claims;
 pub mod container;
 mod containers;
 mod error;
+pub mod event;
+mod events;
 pub mod image;
 mod images;
 mod reserve;
@@ -40,8 +45,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-pub use container::{ContainerRecord, ContainerState, ProcessRef};
+pub use container::{Claim, ContainerRecord, ContainerState, ProcessRef};
 pub use error::StateError;
+pub use event::{Attributes, Event, EventKind, EventQuery};
 pub use image::{ImageRecord, LayerRecord, RootRecord};
 
 type Result<T, E = StateError> = std::result::Result<T, E>;
@@ -120,10 +126,10 @@ impl State {
 
 /// Removals, which are what makes room.
 impl State {
-    /// As [`State::write`], synced to disk, with room that was set aside where the disk is full.
-    fn remove<T>(&self, change: impl Fn(&Transaction<'_>) -> Result<T, Failure>) -> Result<T> {
-        match self.write(Durability::Disk, &change) {
-            Err(StateError::NoSpace { .. }) if reserve::spend(&self.path) => self.write(Durability::Disk, &change),
+    /// As [`State::write`], with room that was set aside where the disk is full.
+    fn remove<T>(&self, durability: Durability, change: impl Fn(&Transaction<'_>) -> Result<T, Failure>) -> Result<T> {
+        match self.write(durability, &change) {
+            Err(StateError::NoSpace { .. }) if reserve::spend(&self.path) => self.write(durability, &change),
             result => result,
         }
     }

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What brings the schema from version n to n + 1, for n from 0.
-const MIGRATIONS: &[&str] = &[FIRST, SECOND];
+const MIGRATIONS: &[&str] = &[FIRST, SECOND, THIRD];
 
 /// The version of the schema that this code reads and writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful")]
@@ -49,6 +49,55 @@ const SECOND: &str = "
         image       TEXT NOT NULL REFERENCES images (id) ON DELETE CASCADE
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX digests_by_image ON digests (image);
+";
+
+/// States of containers that restart and stand still, and the diagram of [`crate::ContainerState`] as constraints;
+/// events.
+const THIRD: &str = "
+    CREATE TABLE containers_3 (
+        id          TEXT PRIMARY KEY,
+        name        TEXT NOT NULL UNIQUE,
+        image       TEXT NOT NULL REFERENCES images (id) ON DELETE RESTRICT,
+        created_at  INTEGER NOT NULL,           -- ns since 1970
+        state       TEXT NOT NULL CHECK (state IN ('created', 'running', 'paused', 'restarting', 'exited')),
+        record      TEXT NOT NULL,              -- ContainerRecord as JSON
+        CHECK (record ->> '$.state' = state AND record ->> '$.id' = id),
+        CHECK (state NOT IN ('running', 'paused', 'restarting')
+            OR (record ->> '$.keeper' IS NOT NULL AND record ->> '$.started_at' IS NOT NULL)),
+        CHECK (state NOT IN ('restarting', 'exited')
+            OR (record ->> '$.exit_code' IS NOT NULL AND record ->> '$.finished_at' IS NOT NULL))
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO containers_3 SELECT id, name, image, created_at, state, record FROM containers;
+    DROP TABLE containers;
+    ALTER TABLE containers_3 RENAME TO containers;
+    CREATE INDEX containers_by_image ON containers (image);
+    CREATE TRIGGER containers_begin BEFORE INSERT ON containers
+        WHEN NEW.state <> 'created'
+        BEGIN SELECT RAISE(ABORT, 'a container begins as created'); END;
+    CREATE TRIGGER containers_move BEFORE UPDATE ON containers
+        WHEN OLD.state || ' ' || NEW.state NOT IN (
+            'created created', 'created running', 'created exited',
+            'running running', 'running paused', 'running restarting', 'running exited',
+            'paused paused', 'paused running', 'paused restarting', 'paused exited',
+            'restarting restarting', 'restarting running', 'restarting exited',
+            'exited exited', 'exited running')
+        BEGIN SELECT RAISE(ABORT, 'no such transition of a container'); END;
+    CREATE TRIGGER containers_claim BEFORE UPDATE ON containers
+        WHEN OLD.record ->> '$.keeper' <> NEW.record ->> '$.keeper' AND OLD.record ->> '$.claim' IS NOT 'start'
+        BEGIN SELECT RAISE(ABORT, 'another process is responsible for the container'); END;
+    CREATE TRIGGER containers_end BEFORE DELETE ON containers
+        WHEN OLD.state IN ('running', 'paused', 'restarting')
+        BEGIN SELECT RAISE(ABORT, 'a container that lives is not removed'); END;
+    CREATE TABLE events (
+        seq         INTEGER PRIMARY KEY AUTOINCREMENT,
+        at          INTEGER NOT NULL,           -- ns since 1970
+        kind        TEXT NOT NULL CHECK (kind IN ('container', 'image', 'volume')),
+        action      TEXT NOT NULL,
+        id          TEXT NOT NULL,
+        attributes  TEXT NOT NULL               -- JSON object of texts
+    ) STRICT;
+    CREATE TRIGGER events_bound AFTER INSERT ON events
+        BEGIN DELETE FROM events WHERE seq <= NEW.seq - 10000; END;
 ";
 
 pub(crate) enum SchemaError {

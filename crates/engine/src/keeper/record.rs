@@ -33,6 +33,7 @@ impl<'a> Records<'a> {
         });
         self.state()?.transition(&self.launch.id, &[ContainerState::Created, ContainerState::Exited], |record| {
             record.keeper = Some(keeper);
+            record.claim = None;
             record.machine = machine;
         })?;
         Ok(())
@@ -79,7 +80,9 @@ pub(crate) fn write_ending(record: &mut state::ContainerRecord, ending: &Ending)
     record.kernel_log_tail.clone_from(&ending.kernel_log);
     record.timings =
         serde_json::to_value(TimingsAndMemory { timings: ending.timings, oom_killed: ending.oom_killed }).ok();
+    record.oom_killed = ending.oom_killed;
     record.keeper = None;
+    record.claim = None;
     record.machine = None;
 }
 
