@@ -94,6 +94,7 @@ fn backing(disk: &Disk<FileIndex>, files: &[Arc<File>]) -> Result<Backing, SpecE
             Backing::read_only(extents.collect::<Result<_, SpecError>>()?)
         }
         BlockBacking::Writable { file: index } => Backing::writable(file(*index)?),
+        BlockBacking::Shared { file: index } => Backing::shared(file(*index)?),
     };
     backing.map_err(|source| SpecError::Disk { id: disk.id.0.clone(), source })
 }

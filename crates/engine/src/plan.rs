@@ -12,7 +12,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use machine::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, MachineSpec};
+use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec};
 use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Tmpfs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -294,7 +294,6 @@ fn scratch_size(asked: Option<u64>) -> Result<u64, PlanError> {
 }
 
 fn machine_spec(resolved: &Resolved, files: Files) -> MachineSpec<PathBuf> {
-    let disk = |id: &str, backing| Disk { id: DiskId(id.to_owned()), backing };
     MachineSpec {
         vcpus: resolved.vcpus,
         memory_mib: resolved.memory_mib,
@@ -302,8 +301,8 @@ fn machine_spec(resolved: &Resolved, files: Files) -> MachineSpec<PathBuf> {
         initrd: files.initrd,
         cmdline: cmdline(),
         disks: vec![
-            disk(ROOT_DISK, BlockBacking::ReadOnly { extents: files.root }),
-            disk(SCRATCH_DISK, BlockBacking::Writable { file: files.scratch }),
+            Disk::new(ROOT_DISK, BlockBacking::ReadOnly { extents: files.root }),
+            Disk::new(SCRATCH_DISK, BlockBacking::Writable { file: files.scratch }),
         ],
         vsock: machine::Vsock { guest_cid: machine::vsock::GUEST_CID, channel: None },
         kernel_log: KernelLogRegion::STANDARD,

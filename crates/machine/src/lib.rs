@@ -39,4 +39,6 @@ pub mod vsock;
 
 pub use message::{CodecError, End, EndReason, FILES_PER_MESSAGE, FromMachine, MAX_MESSAGE, ToMachine, decode, encode};
 pub use probe::{ProbeReason, ProbeReport};
-pub use spec::{BlockBacking, Disk, DiskId, Extent, FileIndex, KernelLogRegion, MachineSpec, SECTOR_SIZE, Vsock};
+pub use spec::{
+    BlockBacking, Disk, DiskId, DiskRates, Extent, FileIndex, KernelLogRegion, MachineSpec, Rate, SECTOR_SIZE, Vsock,
+};

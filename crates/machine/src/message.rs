@@ -121,10 +121,12 @@ pub fn decode<T: DeserializeOwned>(datagram: &[u8]) -> Result<T, CodecError> {
 
 #[cfg(test)]
 mod tests {
+    use std::num::NonZeroU64;
+
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, Vsock};
+    use crate::spec::{BlockBacking, Disk, DiskId, DiskRates, Extent, KernelLogRegion, Rate, Vsock};
 
     fn backing() -> impl Strategy<Value = BlockBacking<FileIndex>> {
         let extent = (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(file, offset, length)| Extent {
@@ -135,11 +137,20 @@ mod tests {
         prop_oneof![
             prop::collection::vec(extent, 0..20).prop_map(|extents| BlockBacking::ReadOnly { extents }),
             any::<u32>().prop_map(|file| BlockBacking::Writable { file }),
+            any::<u32>().prop_map(|file| BlockBacking::Shared { file }),
         ]
     }
 
     fn spec() -> impl Strategy<Value = MachineSpec<FileIndex>> {
-        let disk = ("[a-z0-9-]{1,20}", backing()).prop_map(|(id, backing)| Disk { id: DiskId(id), backing });
+        let rate = || {
+            any::<(Option<NonZeroU64>, Option<NonZeroU64>)>().prop_map(|(bytes, operations)| Rate { bytes, operations })
+        };
+        let rates = (rate(), rate()).prop_map(|(read, write)| DiskRates { read, write });
+        let disk = ("[a-z0-9-]{1,20}", backing(), rates).prop_map(|(id, backing, rates)| Disk {
+            id: DiskId(id),
+            backing,
+            rates,
+        });
         let vsock = (any::<u32>(), any::<Option<u32>>()).prop_map(|(guest_cid, channel)| Vsock { guest_cid, channel });
         let numbers = (any::<u8>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>());
         let log = (any::<u64>(), any::<u32>()).prop_map(|(address, length)| KernelLogRegion { address, length });

@@ -1,5 +1,7 @@
 //! What a machine is made of.
 
+use std::num::NonZeroU64;
+
 use serde::{Deserialize, Serialize};
 
 /// Size in bytes of the unit in which virtio-blk counts (virtio 1.2, 5.2.4).
@@ -42,6 +44,26 @@ pub struct Disk<F> {
     pub id: DiskId,
     /// Where its bytes come from.
     pub backing: BlockBacking<F>,
+    /// How fast the guest may use it.
+    pub rates: DiskRates,
+}
+
+/// Limits of a disk's use, reads and writes apart. Without any it is as fast as the host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskRates {
+    /// Of reads.
+    pub read: Rate,
+    /// Of writes, with what discards and zeroes.
+    pub write: Rate,
+}
+
+/// A limit of one direction. Both bounds hold where both are given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Bytes per second.
+    pub bytes: Option<NonZeroU64>,
+    /// Requests per second.
+    pub operations: Option<NonZeroU64>,
 }
 
 /// What is behind a block device.
@@ -55,6 +77,11 @@ pub enum BlockBacking<F> {
     /// A writable device over one whole file; its size is the device's capacity.
     Writable {
         /// A regular file opened for reading and writing, its size a multiple of [`SECTOR_SIZE`].
+        file: F,
+    },
+    /// A read-only device over one whole file, which other machines may read at the same time and none may write.
+    Shared {
+        /// A regular file, its size a multiple of 4096.
         file: F,
     },
 }
@@ -123,6 +150,12 @@ impl<F> MachineSpec<F> {
 }
 
 impl<F> Disk<F> {
+    /// A disk without limits of its use.
+    #[must_use]
+    pub fn new(id: &str, backing: BlockBacking<F>) -> Self {
+        Self { id: DiskId(id.to_owned()), backing, rates: DiskRates::default() }
+    }
+
     fn try_map_files<G, E>(self, rename: &mut impl FnMut(F) -> Result<G, E>) -> Result<Disk<G>, E> {
         let backing = match self.backing {
             BlockBacking::ReadOnly { extents } => {
@@ -132,8 +165,9 @@ impl<F> Disk<F> {
                 BlockBacking::ReadOnly { extents: extents.collect::<Result<_, E>>()? }
             }
             BlockBacking::Writable { file } => BlockBacking::Writable { file: rename(file)? },
+            BlockBacking::Shared { file } => BlockBacking::Shared { file: rename(file)? },
         };
-        Ok(Disk { id: self.id, backing })
+        Ok(Disk { id: self.id, backing, rates: self.rates })
     }
 }
 
@@ -144,7 +178,6 @@ mod tests {
     #[test]
     fn files_are_renamed_in_the_documented_order() {
         let extent = |file| Extent { file, offset: 0, length: 4096 };
-        let disk = |id: &str, backing| Disk { id: DiskId(id.into()), backing };
         let spec = MachineSpec {
             vcpus: 1,
             memory_mib: 64,
@@ -152,8 +185,9 @@ mod tests {
             initrd: "initrd",
             cmdline: String::new(),
             disks: vec![
-                disk("root", BlockBacking::ReadOnly { extents: vec![extent("metadata"), extent("layer")] }),
-                disk("scratch", BlockBacking::Writable { file: "scratch" }),
+                Disk::new("root", BlockBacking::ReadOnly { extents: vec![extent("metadata"), extent("layer")] }),
+                Disk::new("scratch", BlockBacking::Writable { file: "scratch" }),
+                Disk::new("volume0", BlockBacking::Shared { file: "volume" }),
             ],
             vsock: Vsock { guest_cid: 3, channel: Some("channel") },
             kernel_log: KernelLogRegion::STANDARD,
@@ -164,9 +198,9 @@ mod tests {
             seen.push(name);
             Ok::<_, ()>(u32::try_from(seen.len()).unwrap() - 1)
         });
-        assert_eq!(seen, ["kernel", "initrd", "metadata", "layer", "scratch", "channel", "console"]);
+        assert_eq!(seen, ["kernel", "initrd", "metadata", "layer", "scratch", "volume", "channel", "console"]);
         let renamed = renamed.unwrap();
-        assert_eq!((renamed.kernel, renamed.vsock.channel, renamed.console), (0, Some(5), Some(6)));
+        assert_eq!((renamed.kernel, renamed.vsock.channel, renamed.console), (0, Some(6), Some(7)));
         assert_eq!(renamed.disks[1].backing, BlockBacking::Writable { file: 4 });
     }
 

@@ -11,7 +11,7 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use machine::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, MachineSpec, Vsock};
+use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec, Vsock};
 use monitor::{Accelerator, Machine, MachineEnd, Tools, find_emulator, launch, monotonic_ns};
 
 /// What both back ends want on every command line.
@@ -72,7 +72,7 @@ fn root(path: &str) -> Result<Disk<PathBuf>, Box<dyn Error>> {
 }
 
 fn disk(id: &str, backing: BlockBacking<PathBuf>) -> Disk<PathBuf> {
-    Disk { id: DiskId(id.into()), backing }
+    Disk::new(id, backing)
 }
 
 fn report(machine: &Machine, before: u64, stop: Option<Duration>) {

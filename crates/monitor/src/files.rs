@@ -15,7 +15,7 @@ use crate::launch::LaunchError;
 ///
 /// Files that a machine only reads are opened read-only. A writable disk is locked (`flock`, exclusive) for as
 /// long as the machine process has it open, longer than we live if it comes to that: two machines on one file
-/// system would destroy it.
+/// system would destroy it. One that others may read too is locked the same way, but shared.
 pub(crate) fn open(spec: MachineSpec<PathBuf>, channel: OwnedFd) -> Result<MachineSpec<OwnedFd>, LaunchError> {
     if spec.vsock.channel.is_some() {
         return Err(LaunchError::ChannelGiven);
@@ -43,8 +43,9 @@ fn disk(disk: Disk<PathBuf>) -> Result<Disk<OwnedFd>, LaunchError> {
             BlockBacking::ReadOnly { extents: extents.into_iter().map(open).collect::<Result<_, LaunchError>>()? }
         }
         BlockBacking::Writable { file } => BlockBacking::Writable { file: writable(&file, &role)? },
+        BlockBacking::Shared { file } => BlockBacking::Shared { file: shared(&file, &role)? },
     };
-    Ok(Disk { id: disk.id, backing })
+    Ok(Disk { id: disk.id, backing, rates: disk.rates })
 }
 
 fn read_only(path: &Path, role: &str) -> Result<OwnedFd, LaunchError> {
@@ -52,8 +53,28 @@ fn read_only(path: &Path, role: &str) -> Result<OwnedFd, LaunchError> {
 }
 
 fn writable(path: &Path, role: &str) -> Result<OwnedFd, LaunchError> {
-    let file = regular(path, role, OpenOptions::new().read(true).write(true))?;
-    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+    lock(regular(path, role, OpenOptions::new().read(true).write(true))?, path, role, LockKind::Exclusive)
+}
+
+fn shared(path: &Path, role: &str) -> Result<OwnedFd, LaunchError> {
+    lock(read_only(path, role)?, path, role, LockKind::Shared)
+}
+
+/// Who else may have a disk.
+#[derive(Debug, Clone, Copy)]
+enum LockKind {
+    /// Nobody.
+    Exclusive,
+    /// Other readers.
+    Shared,
+}
+
+fn lock(file: OwnedFd, path: &Path, role: &str, kind: LockKind) -> Result<OwnedFd, LaunchError> {
+    let operation = match kind {
+        LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
+        LockKind::Shared => FlockOperation::NonBlockingLockShared,
+    };
+    match rustix::fs::flock(&file, operation) {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::AGAIN) => Err(LaunchError::DiskBusy { path: path.to_owned() }),
         Err(error) => Err(file_error(path, role, error.into())),
@@ -87,7 +108,7 @@ fn file_error(path: &Path, role: &str, source: io::Error) -> LaunchError {
 mod tests {
     use std::fs;
 
-    use machine::{DiskId, KernelLogRegion};
+    use machine::KernelLogRegion;
 
     use super::*;
 
@@ -104,8 +125,8 @@ mod tests {
             initrd: dir.join("initrd"),
             cmdline: String::new(),
             disks: vec![
-                Disk { id: DiskId("root".into()), backing: root },
-                Disk { id: DiskId("scratch".into()), backing: BlockBacking::Writable { file: dir.join("scratch") } },
+                Disk::new("root", root),
+                Disk::new("scratch", BlockBacking::Writable { file: dir.join("scratch") }),
             ],
             vsock: Vsock { guest_cid: 3, channel: None },
             kernel_log: KernelLogRegion::STANDARD,
@@ -168,6 +189,31 @@ mod tests {
         assert!(matches!(second, Err(LaunchError::DiskBusy { path }) if path.ends_with("scratch")));
         drop(first);
         open_spec(spec(dir.path())).unwrap();
+    }
+
+    #[test]
+    fn a_shared_disk_has_readers_or_a_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let reading = |dir: &Path| {
+            let mut spec = spec(dir);
+            spec.disks = vec![Disk::new("volume0", BlockBacking::Shared { file: dir.join("volume") })];
+            spec
+        };
+        let writing = |dir: &Path| {
+            let mut spec = spec(dir);
+            spec.disks = vec![Disk::new("volume0", BlockBacking::Writable { file: dir.join("volume") })];
+            spec
+        };
+        fs::write(dir.path().join("volume"), "volume").unwrap();
+        let readers = [open_spec(reading(dir.path())).unwrap(), open_spec(reading(dir.path())).unwrap()];
+        assert!(
+            matches!(&readers[0].disks[0].backing, BlockBacking::Shared { file } if access(file) == OFlags::RDONLY)
+        );
+        assert!(matches!(open_spec(writing(dir.path())), Err(LaunchError::DiskBusy { .. })));
+        drop(readers);
+        let writer = open_spec(writing(dir.path())).unwrap();
+        assert!(matches!(open_spec(reading(dir.path())), Err(LaunchError::DiskBusy { .. })));
+        drop(writer);
     }
 
     #[test]

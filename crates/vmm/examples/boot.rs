@@ -19,7 +19,7 @@ use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use machine::{BlockBacking, Disk, DiskId, EndReason, Extent, ToMachine};
+use machine::{BlockBacking, Disk, EndReason, Extent, ToMachine};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use support::{Monitor, Parts};
 
@@ -95,13 +95,13 @@ fn apply(parts: &mut Parts, options: &[String]) -> Run {
             "scratch" => {
                 let file = parts.add(OpenOptions::new().read(true).write(true).open(value).unwrap());
                 let backing = BlockBacking::Writable { file };
-                parts.spec.disks.push(Disk { id: DiskId("scratch".into()), backing });
+                parts.spec.disks.push(Disk::new("scratch", backing));
             }
             "root" => {
                 let file = File::open(value).unwrap();
                 let length = file.metadata().unwrap().len().next_multiple_of(4096);
                 let extents = vec![Extent { file: parts.add(file), offset: 0, length }];
-                parts.spec.disks.push(Disk { id: DiskId("root".into()), backing: BlockBacking::ReadOnly { extents } });
+                parts.spec.disks.push(Disk::new("root", BlockBacking::ReadOnly { extents }));
             }
             "stop" => run.stop = Some(Duration::from_millis(value.parse().unwrap())),
             "echo" => run.echo = value == "1",

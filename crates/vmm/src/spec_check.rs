@@ -48,7 +48,7 @@ fn check_sharing(disks: &[Disk<FileIndex>], files: &[Arc<File>]) -> Result<(), S
     };
     let mut read = HashSet::new();
     let mut written = HashSet::new();
-    for Disk { id, backing } in disks {
+    for Disk { id, backing, .. } in disks {
         let met = match backing {
             BlockBacking::ReadOnly { extents } => {
                 let new: HashSet<_> = extents.iter().filter_map(|extent| identity(&extent.file)).collect();
@@ -56,6 +56,10 @@ fn check_sharing(disks: &[Disk<FileIndex>], files: &[Arc<File>]) -> Result<(), S
                 read.extend(new);
                 met
             }
+            BlockBacking::Shared { file } => identity(file).is_some_and(|file| {
+                read.insert(file);
+                written.contains(&file)
+            }),
             BlockBacking::Writable { file } => {
                 identity(file).is_some_and(|file| read.contains(&file) || !written.insert(file))
             }
@@ -90,17 +94,17 @@ pub enum SpecError {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use machine::{DiskId, Extent, KernelLogRegion, Vsock};
+    use machine::{Extent, KernelLogRegion, Vsock};
 
     use super::*;
 
     fn read_only(id: &str, files: &[u32]) -> Disk<FileIndex> {
         let extents = files.iter().map(|&file| Extent { file, offset: 0, length: 4096 }).collect();
-        Disk { id: DiskId(id.into()), backing: BlockBacking::ReadOnly { extents } }
+        Disk::new(id, BlockBacking::ReadOnly { extents })
     }
 
     fn writable(id: &str, file: u32) -> Disk<FileIndex> {
-        Disk { id: DiskId(id.into()), backing: BlockBacking::Writable { file } }
+        Disk::new(id, BlockBacking::Writable { file })
     }
 
     /// A good spec over six files.
@@ -147,6 +151,8 @@ pub(crate) mod tests {
             vec![writable("a", 4), writable("b", 4)],
             vec![writable("a", 4), read_only("b", &[2, 4])],
             vec![read_only("a", &[2, 4]), writable("b", 4)],
+            vec![Disk::new("a", BlockBacking::Shared { file: 4 }), writable("b", 4)],
+            vec![writable("a", 4), Disk::new("b", BlockBacking::Shared { file: 4 })],
         ] {
             assert_eq!(refusal(|spec| spec.disks = disks), SpecError::SharedWritable("b".into()));
         }

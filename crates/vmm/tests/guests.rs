@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use machine::{BlockBacking, Disk, DiskId, EndReason, FromMachine, ToMachine};
+use machine::{BlockBacking, Disk, EndReason, FromMachine, ToMachine};
 use support::{Monitor, Parts, file_of, probe, setup_text};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coracle-vmm");
@@ -194,7 +194,7 @@ fn a_killed_machine_leaves_its_disk_and_nothing_else() {
     let disk = file_of(&[7; 8192]);
     let mut parts = Parts::with_code(SPIN);
     let file = parts.add(disk.try_clone().unwrap());
-    parts.spec.disks = vec![Disk { id: DiskId("scratch".into()), backing: BlockBacking::Writable { file } }];
+    parts.spec.disks = vec![Disk::new("scratch", BlockBacking::Writable { file })];
     let mut monitor = launch(&parts);
     monitor.started();
     monitor.process.kill().unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use machine::{BlockBacking, Disk, DiskId, EndReason, Extent, FromMachine, ToMachine};
+use machine::{BlockBacking, Disk, EndReason, Extent, FromMachine, ToMachine};
 use support::{Monitor, Parts, file_of, probe, setup_text};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_coracle-vmm");
@@ -27,7 +27,7 @@ fn refusal(change: impl FnOnce(&mut Parts)) -> (String, String) {
 }
 
 fn disk(id: &str, file: u32, offset: u64, length: u64) -> Disk<u32> {
-    Disk { id: DiskId(id.into()), backing: BlockBacking::ReadOnly { extents: vec![Extent { file, offset, length }] } }
+    Disk::new(id, BlockBacking::ReadOnly { extents: vec![Extent { file, offset, length }] })
 }
 
 #[test]

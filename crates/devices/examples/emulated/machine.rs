@@ -11,7 +11,7 @@ use std::sync::{Arc, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use ::machine::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, Vsock};
+use ::machine::{BlockBacking, Disk, Extent, KernelLogRegion, Vsock};
 use command_fds::{CommandFdExt, FdMapping};
 use devices::vhost_user::{self, MemoryCell};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -43,11 +43,8 @@ impl Machine {
         let half = size / 2 / 4096 * 4096;
         let extent = |offset, length| Extent { file: 0, offset, length };
         let disks = [
-            Disk {
-                id: DiskId("root".into()),
-                backing: BlockBacking::ReadOnly { extents: vec![extent(0, half), extent(half, size - half)] },
-            },
-            Disk { id: DiskId("scratch".into()), backing: BlockBacking::Writable { file: 1 } },
+            Disk::new("root", BlockBacking::ReadOnly { extents: vec![extent(0, half), extent(half, size - half)] }),
+            Disk::new("scratch", BlockBacking::Writable { file: 1 }),
         ];
         let scratch_file = File::options().read(true).write(true).open(&scratch).expect("scratch");
         let files = [Arc::new(root), Arc::new(scratch_file), Arc::new(File::from(theirs))];

@@ -130,6 +130,16 @@ impl Backing {
         Ok(Self::Writable(Writable { file, length }))
     }
 
+    /// A read-only device over all of `file`.
+    ///
+    /// # Errors
+    ///
+    /// [`BackingError`] if it is not a file open for reading with a whole number of 4096-byte blocks.
+    pub fn shared(file: Arc<File>) -> Result<Self, BackingError> {
+        let length = rustix::fs::seek(&*file, rustix::fs::SeekFrom::End(0)).map_err(io::Error::from)?;
+        Self::read_only(vec![ReadOnlyExtent { file, offset: 0, length }])
+    }
+
     /// Size of the device in sectors.
     #[must_use]
     pub fn sectors(&self) -> u64 {

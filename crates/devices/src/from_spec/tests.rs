@@ -1,4 +1,4 @@
-use machine::{DiskId, Extent};
+use machine::Extent;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
 use super::*;
@@ -12,12 +12,12 @@ fn files() -> Vec<Arc<File>> {
 }
 
 fn writable(id: &str, file: FileIndex) -> Disk<FileIndex> {
-    Disk { id: DiskId(id.into()), backing: BlockBacking::Writable { file } }
+    Disk::new(id, BlockBacking::Writable { file })
 }
 
 fn read_only(file: FileIndex, offset: u64, length: u64) -> Disk<FileIndex> {
     let extents = vec![Extent { file, offset, length }];
-    Disk { id: DiskId("root".into()), backing: BlockBacking::ReadOnly { extents } }
+    Disk::new("root", BlockBacking::ReadOnly { extents })
 }
 
 const VSOCK: machine::Vsock<FileIndex> = machine::Vsock { guest_cid: 3, channel: Some(1) };

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use machine::{BlockBacking, Disk, DiskId, Extent, KernelLogRegion, MachineSpec, Vsock};
+use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec, Vsock};
 use monitor::{Accelerator, Machine, Tools, launch};
 
 /// One at a time: some tests count this program's descriptors.
@@ -41,10 +41,7 @@ impl Bench {
             kernel: self.path("kernel"),
             initrd: self.path("initrd"),
             cmdline: "quiet".into(),
-            disks: vec![
-                Disk { id: DiskId("root".into()), backing: root },
-                Disk { id: DiskId("scratch".into()), backing: scratch },
-            ],
+            disks: vec![Disk::new("root", root), Disk::new("scratch", scratch)],
             vsock: Vsock { guest_cid: 3, channel: None },
             kernel_log: KernelLogRegion::STANDARD,
             console: None,

@@ -146,7 +146,7 @@ fn report_files(received: &Received) -> String {
     for disk in &spec.disks {
         let file = match &disk.backing {
             BlockBacking::ReadOnly { extents } => extents.last().unwrap().file,
-            BlockBacking::Writable { file } => *file,
+            BlockBacking::Writable { file } | BlockBacking::Shared { file } => *file,
         };
         report.push_str(&format!(" {}={}", disk.id.0, text(file)));
     }
