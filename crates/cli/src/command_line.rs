@@ -1,22 +1,27 @@
 //! The command line as clap knows it: names, flags, help. Values are checked where they are parsed; what needs
-//! the host, an image or a file is resolved later ([`crate::resolve`]).
+//! the host, an image or a file is resolved later, by the commands.
+//!
+//! Each folder has the commands about one kind of thing, and each command's flags stand beside what it does. A verb
+//! that is known by two names, as `coracle rm` and `coracle container rm` are, is one variant of one enum, which is
+//! flattened into both places. Flags say how their command is used without its name; [`definition`] puts the name in
+//! front, whichever it is.
 
 use std::path::PathBuf;
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
     builder::{OsStringValueParser, TypedValueParser as _},
 };
 use engine::AcceleratorChoice;
 
 use crate::{
-    format::InspectFormat,
-    image_flags::{
-        DfFlags, HistoryFlags, ImageInspectFlags, ImagesFlags, ImportFlags, ListFlags, LoadFlags, PruneFlags, RmiFlags,
-        SaveFlags, SystemPruneFlags, TagFlags, VerifyFlags,
+    containers::{ContainerCommand, ContainerVerb, inspect::InspectFlags, list::PsFlags},
+    images::{
+        ImageCommand, ImageVerb,
+        flags::{ImagesFlags, RmiFlags},
     },
-    registry_flags::{LoginFlags, LogoutFlags, PullFlags, PushFlags},
-    run_flags::RunFlags,
+    registry::flags::{LoginFlags, LogoutFlags},
+    system::{SystemCommand, doctor::DoctorFlags},
 };
 
 /// OCI containers, each in a microVM of its own.
@@ -28,6 +33,15 @@ pub(crate) struct CommandLine {
 
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl CommandLine {
+    /// Reads the words of a command line, the program's name first.
+    pub(crate) fn parse_from(words: impl IntoIterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        let mut definition = definition();
+        let matches = definition.try_get_matches_from_mut(words)?;
+        Self::from_arg_matches(&matches).map_err(|error| error.format(&mut definition))
+    }
 }
 
 /// Flags that every command has.
@@ -69,35 +83,24 @@ impl From<Accel> for AcceleratorChoice {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Create and run a container
-    Run(Box<RunFlags>),
+    #[command(flatten)]
+    ContainerVerb(ContainerVerb),
     /// List containers
     Ps(PsFlags),
-    /// Show everything about containers and images, as JSON
-    Inspect(InspectFlags),
-    /// Remove containers
-    Rm(RmFlags),
-    /// Pull an image from a registry
-    Pull(PullFlags),
-    /// Push an image to a registry
-    Push(PushFlags),
-    /// Load images from an archive or an OCI layout
-    Load(LoadFlags),
-    /// Save images to an archive
-    Save(SaveFlags),
-    /// Make an image of a root file system's archive
-    Import(ImportFlags),
+    /// Manage containers
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    #[command(flatten)]
+    ImageVerb(ImageVerb),
     /// List images
     Images(ImagesFlags),
-    /// Show how an image was made
-    History(HistoryFlags),
-    /// Give an image one more name
-    Tag(TagFlags),
     /// Remove images
     Rmi(RmiFlags),
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Show everything about containers and images, as JSON
+    Inspect(InspectFlags),
     /// Log in to a registry
     Login(LoginFlags),
     /// Log out from a registry
@@ -111,93 +114,31 @@ pub(crate) enum Command {
     Version,
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum SystemCommand {
-    /// Show what is on disk
-    Df(DfFlags),
-    /// Remove stopped containers and images that nobody uses
-    Prune(SystemPruneFlags),
+/// The whole command line: what is parsed, and what completions and manual pages are made of.
+pub(crate) fn definition() -> clap::Command {
+    CommandLine::command().mut_subcommands(|command| finished(command, "coracle"))
 }
 
-#[derive(Debug, Subcommand)]
-pub(crate) enum ImageCommand {
-    /// Show how an image was made
-    #[command(override_usage = "coracle image history [OPTIONS] IMAGE")]
-    History(HistoryFlags),
-    /// Make an image of a root file system's archive
-    #[command(override_usage = "coracle image import [OPTIONS] FILE|- [NAME[:TAG]]")]
-    Import(ImportFlags),
-    /// Show everything about images, as JSON
-    Inspect(ImageInspectFlags),
-    /// Load images from an archive or an OCI layout
-    Load(LoadFlags),
-    /// List images
-    #[command(visible_alias = "list")]
-    Ls(ImagesFlags),
-    /// Remove images that nobody uses
-    Prune(PruneFlags),
-    /// Pull an image from a registry
-    #[command(override_usage = "coracle image pull [OPTIONS] NAME[:TAG|@DIGEST]")]
-    Pull(PullFlags),
-    /// Push an image to a registry
-    #[command(override_usage = "coracle image push [OPTIONS] NAME[:TAG]")]
-    Push(PushFlags),
-    /// Remove images
-    #[command(override_usage = "coracle image rm [OPTIONS] IMAGE...")]
-    Rm(RmiFlags),
-    /// Save images to an archive
-    #[command(override_usage = "coracle image save [OPTIONS] IMAGE...")]
-    Save(SaveFlags),
-    /// Give an image one more name
-    #[command(override_usage = "coracle image tag IMAGE[:TAG] NAME[:TAG]")]
-    Tag(TagFlags),
-    /// Read everything again, report what is damaged, and make it again where that can be
-    Verify(VerifyFlags),
+/// A command with its usage behind its whole name, its subcommands in the order of their names.
+fn finished(command: clap::Command, parent: &str) -> clap::Command {
+    let name = format!("{parent} {}", command.get_name());
+    let command = command.mut_subcommands(|command| finished(command.display_order(0), &name));
+    // Asking builds a command, which is to happen once, below its parent.
+    let usage = command.clone().render_usage().to_string();
+    match usage.strip_prefix("Usage: ") {
+        Some(tail) if !tail.starts_with(|first: char| first.is_ascii_lowercase()) => {
+            command.override_usage(format!("{name} {tail}"))
+        }
+        _ => command,
+    }
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct PsFlags {
-    /// Also those that do not run
-    #[arg(short, long)]
-    pub(crate) all: bool,
-    #[command(flatten)]
-    pub(crate) list: ListFlags,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Debug, Args)]
-#[command(override_usage = "coracle inspect [OPTIONS] NAME...")]
-pub(crate) struct InspectFlags {
-    /// Names or ids of containers or images
-    #[arg(required = true, value_name = "NAME")]
-    pub(crate) names: Vec<String>,
-    /// json (one object a line), or a template, as in '{{.Id}}'
-    #[arg(short, long, value_name = "FORMAT")]
-    pub(crate) format: Option<InspectFormat>,
-    /// Look for nothing else
-    #[arg(long = "type", value_name = "TYPE")]
-    pub(crate) kind: Option<InspectKind>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum InspectKind {
-    Container,
-    Image,
-}
-
-#[derive(Debug, Args)]
-#[command(override_usage = "coracle rm [OPTIONS] CONTAINER...")]
-pub(crate) struct RmFlags {
-    /// End those that run
-    #[arg(short, long)]
-    pub(crate) force: bool,
-    /// Names or ids
-    #[arg(required = true, value_name = "CONTAINER")]
-    pub(crate) containers: Vec<String>,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct DoctorFlags {
-    /// As JSON: a list of {check, status, found, advice}
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[test]
+    fn definition_is_consistent() {
+        definition().debug_assert();
+    }
 }

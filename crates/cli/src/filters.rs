@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use engine::image::{ListFilter, PruneRequest, familiar};
 use jiff::{Timestamp, civil, tz::TimeZone};
 
-use crate::report::Refusal;
+use crate::output::report::Refusal;
 
 /// One filter, as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,63 +1,44 @@
 //! `coracle`: the command line. Flags become a request to the engine; what comes back becomes text, streams and an
 //! exit code. Nothing is decided here that another front end would have to decide too.
 //!
-//! - [`command_line`], [`run_flags`], [`image_flags`] and [`registry_flags`] are the flags, [`resolve`] turns those of
-//!   `run` into a request.
-//! - [`run`] runs a container: [`attach`] connects streams and signals, [`terminal`] keeps the user's terminal whole.
-//! - [`images`], [`history`], [`load`], [`save`], [`import`], [`verify`], [`transfer`], [`login`], [`system`],
-//!   [`containers`] and [`doctor`] are the other commands; [`filters`] and [`platform`] are what confines them,
-//!   [`prompt`] asks.
-//! - [`mod@format`] writes their lists and objects: as a [`table`], as JSON, or by a [`template`]; [`progress`] shows how
-//!   far they have got.
-//! - [`report`] is the only place that prints errors, [`usage`] those of the command line itself.
+//! - [`command_line`] is the whole of it as clap knows it, [`usage`] says what is wrong with one.
+//! - [`containers`], [`images`], [`registry`] and [`system`] are the commands, a folder for each kind of thing, a file
+//!   for each verb.
+//! - [`filters`] confine what they list and remove.
+//! - [`output`] writes their lists, objects, progress and errors; [`terminal`] keeps the user's terminal whole, and
+//!   asks.
 //!
 //! The same program is a container's keeper when its first argument says so; that way round the flags are never
 //! looked at, for a keeper is to stay small.
 
-mod attach;
 mod command_line;
 mod containers;
-mod doctor;
 mod filters;
-mod format;
-mod history;
-mod image_flags;
 mod images;
-mod import;
-mod load;
-mod login;
-mod platform;
-mod progress;
-mod prompt;
-mod registry_flags;
-mod report;
-mod resolve;
-mod run;
-mod run_flags;
-mod save;
+mod output;
+mod registry;
 mod system;
-mod table;
-mod template;
 mod terminal;
-mod transfer;
 mod usage;
-mod verify;
 
 use std::{env, process::ExitCode};
 
-use clap::Parser as _;
 use engine::{AcceleratorChoice, Engine, Environment, Home, Installation, Settings};
 
-use crate::command_line::{Command, CommandLine, GlobalFlags, ImageCommand, SystemCommand};
+use crate::{
+    command_line::{Command, CommandLine, GlobalFlags},
+    output::report,
+};
 
 fn main() -> ExitCode {
     let begun = engine::timings::now();
     if env::args_os().nth(1).is_some_and(|word| word == engine::keeper::SUBCOMMAND) {
         return engine::keeper::main();
     }
-    let command_line = CommandLine::try_parse().unwrap_or_else(|error| usage::exit_with(error));
-    let failed = if matches!(command_line.command, Command::Run(_)) { report::NOT_RUN } else { report::FAILED };
-    match command(command_line, begun) {
+    let command_line = CommandLine::parse_from(env::args_os()).unwrap_or_else(|error| usage::exit_with(error));
+    let CommandLine { global, command } = command_line;
+    let failed = if runs(&command) { report::NOT_RUN } else { report::FAILED };
+    match act(&Invocation { global, begun }, command) {
         Ok(code) => ExitCode::from(code),
         // Whoever read our output has seen enough.
         Err(error) if report::is_broken_pipe(&error) => ExitCode::from(report::BROKEN_PIPE),
@@ -68,45 +49,50 @@ fn main() -> ExitCode {
     }
 }
 
-fn command(command_line: CommandLine, begun: u64) -> anyhow::Result<u8> {
-    let CommandLine { global, command } = command_line;
+/// Does what the command says; the result is the exit code.
+fn act(invocation: &Invocation, command: Command) -> anyhow::Result<u8> {
     match command {
-        Command::Run(flags) => return run::run(&global, &flags, begun),
-        Command::Doctor(flags) => return doctor::doctor(&Place::find(&global)?, &flags),
-        Command::Version => version(),
-        Command::Load(flags) | Command::Image(ImageCommand::Load(flags)) => load::load(&open(&global)?, &flags)?,
-        Command::Save(flags) | Command::Image(ImageCommand::Save(flags)) => save::save(&open(&global)?, &flags)?,
-        Command::Import(flags) | Command::Image(ImageCommand::Import(flags)) => {
-            import::import(&open(&global)?, &flags)?;
-        }
-        Command::Image(ImageCommand::Verify(flags)) => return verify::verify(&open(&global)?, &flags),
-        Command::Images(flags) | Command::Image(ImageCommand::Ls(flags)) => images::list(&open(&global)?, &flags)?,
-        Command::History(flags) | Command::Image(ImageCommand::History(flags)) => {
-            history::history(&open(&global)?, &flags)?;
-        }
-        Command::Pull(flags) | Command::Image(ImageCommand::Pull(flags)) => transfer::pull(&open(&global)?, &flags)?,
-        Command::Push(flags) | Command::Image(ImageCommand::Push(flags)) => transfer::push(&open(&global)?, &flags)?,
-        Command::Login(flags) => login::login(&open(&global)?, &flags)?,
-        Command::Logout(flags) => login::logout(&flags)?,
-        Command::Image(ImageCommand::Prune(flags)) => system::prune_images(&open(&global)?, &flags)?,
-        Command::System(SystemCommand::Df(flags)) => system::df(&open(&global)?, &flags)?,
-        Command::System(SystemCommand::Prune(flags)) => system::prune(&open(&global)?, &flags.prune)?,
-        Command::Rmi(flags) | Command::Image(ImageCommand::Rm(flags)) => {
-            return images::remove(&open(&global)?, &flags);
-        }
-        Command::Tag(flags) | Command::Image(ImageCommand::Tag(flags)) => images::tag(&open(&global)?, &flags)?,
-        Command::Image(ImageCommand::Inspect(flags)) => return images::inspect(&open(&global)?, &flags),
-        Command::Ps(flags) => containers::list(&open(&global)?, &flags)?,
-        Command::Inspect(flags) => return containers::inspect(&open(&global)?, &flags),
-        Command::Rm(flags) => return containers::remove(&open(&global)?, &flags),
+        Command::ContainerVerb(verb) => return containers::verb(invocation, verb),
+        Command::Ps(flags) => containers::list::list(&invocation.open()?, &flags)?,
+        Command::Container(command) => return containers::command(invocation, command),
+        Command::ImageVerb(verb) => images::verb(invocation, &verb)?,
+        Command::Images(flags) => images::list::list(&invocation.open()?, &flags)?,
+        Command::Rmi(flags) => return images::names::remove(&invocation.open()?, &flags),
+        Command::Image(command) => return images::command(invocation, &command),
+        Command::Inspect(flags) => return containers::inspect::inspect(&invocation.open()?, &flags),
+        Command::Login(flags) => registry::login::login(&invocation.open()?, &flags)?,
+        Command::Logout(flags) => registry::login::logout(&flags)?,
+        Command::System(command) => system::command(invocation, &command)?,
+        Command::Doctor(flags) => return system::doctor::doctor(&invocation.place()?, &flags),
+        Command::Version => system::version()?,
     }
     Ok(0)
 }
 
-fn version() {
-    println!("coracle {}", env!("CARGO_PKG_VERSION"));
-    println!("guest protocol {}", engine::GUEST_PROTOCOL_VERSION);
-    println!("keeper protocol {}", engine::keeper::wire::VERSION);
+/// Whether a failure means that a container could not be run.
+fn runs(command: &Command) -> bool {
+    use containers::{ContainerCommand, ContainerVerb};
+    let (Command::ContainerVerb(verb) | Command::Container(ContainerCommand::Verb(verb))) = command else {
+        return false;
+    };
+    matches!(verb, ContainerVerb::Run(_))
+}
+
+/// What all commands are given: the flags that all have, and when this process began.
+#[derive(Debug)]
+struct Invocation {
+    global: GlobalFlags,
+    begun: u64,
+}
+
+impl Invocation {
+    fn place(&self) -> anyhow::Result<Place> {
+        Place::find(&self.global)
+    }
+
+    fn open(&self) -> anyhow::Result<Engine> {
+        self.place()?.open()
+    }
 }
 
 /// Where things are, and what the settings say.
@@ -132,9 +118,8 @@ impl Place {
             settings,
         })
     }
-}
 
-fn open(flags: &GlobalFlags) -> anyhow::Result<Engine> {
-    let place = Place::find(flags)?;
-    Ok(Engine::open(place.home, place.installation, &place.settings)?)
+    fn open(self) -> anyhow::Result<Engine> {
+        Ok(Engine::open(self.home, self.installation, &self.settings)?)
+    }
 }

@@ -2,19 +2,16 @@
 
 use std::{env, ffi::OsString, process::exit};
 
-use clap::{
-    Parser as _,
-    error::{ContextKind, ContextValue, ErrorKind},
-};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::{command_line::CommandLine, report};
+use crate::{command_line::CommandLine, output::report};
 
 /// Prints help or a complaint and exits: Docker's code for a container that could not be run, clap's for the rest.
 pub(crate) fn exit_with(mut error: clap::Error) -> ! {
     if matches!(error.kind(), ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand) {
         // A command that needs another one says which there are, when that is all it was asked.
         let words = env::args_os().chain(["--help".into()]);
-        error = CommandLine::try_parse_from(words).err().unwrap_or(error);
+        error = CommandLine::parse_from(words).err().unwrap_or(error);
     }
     let is_run = is_run(env::args_os().skip(1));
     if is_run {

@@ -3,12 +3,12 @@
 use clap::{Args, ValueEnum};
 
 use crate::{
-    platform::Asked,
-    progress::{self, ProgressFlags},
+    images::platform::Asked,
+    output::progress::{self, ProgressFlags},
 };
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle pull [OPTIONS] NAME[:TAG|@DIGEST]", after_help = progress::HELP)]
+#[command(override_usage = "[OPTIONS] NAME[:TAG|@DIGEST]", after_help = progress::HELP)]
 pub(crate) struct PullFlags {
     /// What to pull; docker.io, library/ and :latest may be left out
     #[arg(value_name = "NAME[:TAG|@DIGEST]")]
@@ -27,7 +27,7 @@ pub(crate) struct PullFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle push [OPTIONS] NAME[:TAG]", after_help = progress::HELP)]
+#[command(override_usage = "[OPTIONS] NAME[:TAG]", after_help = progress::HELP)]
 pub(crate) struct PushFlags {
     /// A name of an image that is here; it says which registry gets it
     #[arg(value_name = "NAME[:TAG]")]
@@ -52,7 +52,7 @@ pub(crate) enum PullPolicy {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle login [OPTIONS] [SERVER]")]
+#[command(override_usage = "[OPTIONS] [SERVER]")]
 pub(crate) struct LoginFlags {
     /// The registry, as it stands in names of images; docker.io if not given
     #[arg(value_name = "SERVER")]
@@ -69,7 +69,7 @@ pub(crate) struct LoginFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle logout [SERVER]")]
+#[command(override_usage = "[SERVER]")]
 pub(crate) struct LogoutFlags {
     /// The registry, as it stands in names of images; docker.io if not given
     #[arg(value_name = "SERVER")]

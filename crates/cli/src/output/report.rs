@@ -4,7 +4,7 @@ use std::io::Write as _;
 
 use engine::registry::RegistryError;
 
-use crate::table::visible;
+use crate::output::table::visible;
 
 /// Exit code of a container that could not be run, as Docker has it.
 pub(crate) const NOT_RUN: u8 = 125;

@@ -1,21 +1,27 @@
-//! `coracle ps`, `inspect`, `rm`.
+//! `coracle ps`.
 
-use std::io::{self, Write as _};
-
+use clap::Args;
 use engine::{
-    ContainerRecord, ContainerState, Engine, StateError, containers, image::ImageError, names::short_id,
-    process::wall_clock_ns, quantity::human_decimal,
+    ContainerRecord, ContainerState, Engine, names::short_id, process::wall_clock_ns, quantity::human_decimal,
 };
 use serde_json::Value;
 
 use crate::{
-    command_line::{InspectFlags, InspectKind, PsFlags, RmFlags},
-    format::{self, Fields, ListFormat, Row},
-    image_flags::ListFlags,
-    images,
-    report::{self, Refusal},
-    table,
+    images::flags::ListFlags,
+    output::{
+        format::{self, Fields, ListFormat, Row},
+        table,
+    },
 };
+
+#[derive(Debug, Args)]
+pub(crate) struct PsFlags {
+    /// Also those that do not run
+    #[arg(short, long)]
+    pub(crate) all: bool,
+    #[command(flatten)]
+    pub(crate) list: ListFlags,
+}
 
 /// Longest command that a table shows.
 const COMMAND_LENGTH: usize = 20;
@@ -99,40 +105,4 @@ fn status(record: &ContainerRecord, now: i64) -> String {
             format!("Exited ({}) {ago} ago", record.exit_code.unwrap_or_default())
         }
     }
-}
-
-/// Shows all that there are, and complains about the others.
-pub(crate) fn inspect(engine: &Engine, flags: &InspectFlags) -> anyhow::Result<u8> {
-    let (found, code) = report::each(&flags.names, |name| match flags.kind {
-        Some(InspectKind::Container) => Ok(containers::inspect(&engine.container(name)?)),
-        Some(InspectKind::Image) => images::inspected(engine, name),
-        None => inspected(engine, name),
-    });
-    format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
-    Ok(code)
-}
-
-/// A container of that name, else an image.
-fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
-    match engine.container(name) {
-        Ok(record) => return Ok(containers::inspect(&record)),
-        Err(engine::Error::State(StateError::NoSuchContainer { .. })) => {}
-        Err(error) => return Err(error.into()),
-    }
-    images::inspected(engine, name).map_err(|error| match error.downcast_ref() {
-        Some(ImageError::NoSuchImage { .. }) => {
-            let hint = "`coracle ps -a` and `coracle images` list what there is";
-            Refusal::new(format!("no such container or image: {name}"), hint).into()
-        }
-        _ => error,
-    })
-}
-
-/// Removes all that can be removed, and complains about the others.
-pub(crate) fn remove(engine: &Engine, flags: &RmFlags) -> anyhow::Result<u8> {
-    let (_, code) = report::each(&flags.containers, |name| {
-        engine.remove_container(name, flags.force)?;
-        Ok(writeln!(io::stdout(), "{name}")?)
-    });
-    Ok(code)
 }

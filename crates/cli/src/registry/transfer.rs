@@ -8,9 +8,11 @@ use engine::{
 };
 
 use crate::{
-    progress::{ProgressMode, Shown, Task},
-    registry_flags::{PullFlags, PullPolicy, PushFlags},
-    report::{self, Refusal},
+    output::{
+        progress::{ProgressMode, Shown, Task},
+        report::{self, Refusal},
+    },
+    registry::flags::{PullFlags, PullPolicy, PushFlags},
 };
 
 pub(crate) fn pull(engine: &Engine, flags: &PullFlags) -> anyhow::Result<()> {

@@ -3,9 +3,11 @@
 use engine::{Engine, image::HistoryEntry, names::short_id, process::wall_clock_ns, quantity::human_decimal};
 
 use crate::{
-    format::{self, Fields, ListFormat, Row},
-    image_flags::{HistoryFlags, ListFlags},
-    table,
+    images::flags::{HistoryFlags, ListFlags},
+    output::{
+        format::{self, Fields, ListFormat, Row},
+        table,
+    },
 };
 
 /// Longest command that a table shows.

@@ -6,9 +6,11 @@ use clap::Args;
 
 use crate::{
     filters::Filter,
-    format::{InspectFormat, ListFormat},
-    platform::Asked,
-    progress::{self, ProgressFlags},
+    images::platform::Asked,
+    output::{
+        format::{InspectFormat, ListFormat},
+        progress::{self, ProgressFlags},
+    },
 };
 
 #[derive(Debug, Args)]
@@ -49,7 +51,7 @@ pub(crate) struct ImagesFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle image inspect [OPTIONS] NAME...")]
+#[command(override_usage = "[OPTIONS] NAME...")]
 pub(crate) struct ImageInspectFlags {
     /// Names or ids
     #[arg(required = true, value_name = "NAME")]
@@ -60,7 +62,7 @@ pub(crate) struct ImageInspectFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle rmi [OPTIONS] IMAGE...")]
+#[command(override_usage = "[OPTIONS] IMAGE...")]
 pub(crate) struct RmiFlags {
     /// Also images with several names
     #[arg(short, long)]
@@ -71,7 +73,7 @@ pub(crate) struct RmiFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle history [OPTIONS] IMAGE")]
+#[command(override_usage = "[OPTIONS] IMAGE")]
 pub(crate) struct HistoryFlags {
     /// Name or id
     #[arg(value_name = "IMAGE")]
@@ -126,7 +128,7 @@ pub(crate) struct DfFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle tag IMAGE[:TAG] NAME[:TAG]")]
+#[command(override_usage = "IMAGE[:TAG] NAME[:TAG]")]
 pub(crate) struct TagFlags {
     /// Name or id of an image
     #[arg(value_name = "IMAGE[:TAG]")]
@@ -153,7 +155,7 @@ pub(crate) struct LoadFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle save [OPTIONS] IMAGE...")]
+#[command(override_usage = "[OPTIONS] IMAGE...")]
 pub(crate) struct SaveFlags {
     /// Write to this file, which appears when it is whole; - is standard output
     #[arg(short, long, value_name = "FILE")]
@@ -164,7 +166,7 @@ pub(crate) struct SaveFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle import [OPTIONS] FILE|- [NAME[:TAG]]", after_help = progress::HELP)]
+#[command(override_usage = "[OPTIONS] FILE|- [NAME[:TAG]]", after_help = progress::HELP)]
 pub(crate) struct ImportFlags {
     /// A tar archive of a root file system, gzip or zstd around it is fine; - is standard input
     #[arg(value_name = "FILE|-")]
@@ -189,7 +191,7 @@ pub(crate) struct ImportFlags {
 }
 
 #[derive(Debug, Args)]
-#[command(override_usage = "coracle image verify [OPTIONS] [IMAGE...]", after_help = progress::HELP)]
+#[command(override_usage = "[OPTIONS] [IMAGE...]", after_help = progress::HELP)]
 pub(crate) struct VerifyFlags {
     /// Names or ids; all images, and what lies beside them, if none is given
     #[arg(value_name = "IMAGE")]

@@ -7,36 +7,35 @@ use std::{
 };
 
 use anyhow::Context as _;
-use engine::{Ending, Engine, Reason, RunOptions, keeper::wire::AttachedStreams};
+use engine::{Ending, Reason, RunOptions, keeper::wire::AttachedStreams};
 
 use crate::{
-    Place,
-    attach::Attached,
-    command_line::GlobalFlags,
-    report, resolve,
-    run_flags::RunFlags,
+    Invocation,
+    containers::{attach::Attached, resolve, run_flags::RunFlags},
+    output::report,
+    registry::transfer::PullForRun,
     terminal::{self, RawMode},
-    transfer::PullForRun,
 };
 
 /// Most lines of a kernel log that are shown.
 const LOG_LINES: usize = 20;
 
 /// Runs a container to its end and returns the exit code.
-pub(crate) fn run(global: &GlobalFlags, flags: &RunFlags, begun: u64) -> anyhow::Result<u8> {
+pub(crate) fn run(invocation: &Invocation, flags: &RunFlags) -> anyhow::Result<u8> {
     let request = resolve::request(flags)?;
     let (tty, interactive) = (request.tty, request.interactive);
     if tty && interactive && !terminal::is_input() {
         anyhow::bail!("the input device is not a TTY");
     }
-    let place = Place::find(global)?;
+    let place = invocation.place()?;
     let id_file = flags.container.cidfile.as_deref().map(IdFile::create).transpose()?;
-    let engine = Engine::open(place.home, place.installation, &place.settings)?;
+    let accelerator = place.accelerator;
+    let engine = place.open()?;
     let options = RunOptions {
-        accelerator: place.accelerator,
+        accelerator,
         streams: AttachedStreams { stdin: interactive, stdout: true, stderr: !tty },
         terminal_size: terminal::size().unwrap_or_default(),
-        begun,
+        begun: invocation.begun,
     };
     let pull = PullForRun {
         image: &request.image,

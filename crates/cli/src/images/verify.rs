@@ -9,10 +9,12 @@ use engine::{
 use serde_json::{Value, json};
 
 use crate::{
-    image_flags::VerifyFlags,
-    progress::{Shown, Task},
-    report::{FAILED, Refusal},
-    table,
+    images::flags::VerifyFlags,
+    output::{
+        progress::{Shown, Task},
+        report::{FAILED, Refusal},
+        table,
+    },
 };
 
 /// Exits with 0 only where all is whole, be it only now.

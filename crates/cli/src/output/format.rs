@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::{Map, Value};
 
-use crate::{
+use crate::output::{
     table,
     template::{Escapes, Template, TemplateError},
 };

@@ -1,6 +1,4 @@
-//! `coracle images`, `tag`, `rmi`, `image inspect`.
-
-use std::io::{self, Write as _};
+//! `coracle images`.
 
 use engine::{
     Engine, ImageRecord,
@@ -9,13 +7,14 @@ use engine::{
     process::wall_clock_ns,
     quantity::human_decimal,
 };
-use serde_json::Value;
 
 use crate::{
     filters,
-    format::{self, Fields, ListFormat, Row},
-    image_flags::{ImageInspectFlags, ImagesFlags, ListFlags, RmiFlags, TagFlags},
-    report, table,
+    images::flags::{ImagesFlags, ListFlags},
+    output::{
+        format::{self, Fields, ListFormat, Row},
+        table,
+    },
 };
 
 /// What stands where there is nothing.
@@ -144,40 +143,6 @@ pub(crate) fn usage_rows(usage: &ImageUsage, now: i64) -> Vec<Row> {
         ])
     });
     rows.collect()
-}
-
-/// Shows all that there are, and complains about the others.
-pub(crate) fn inspect(engine: &Engine, flags: &ImageInspectFlags) -> anyhow::Result<u8> {
-    let (found, code) = report::each(&flags.names, |name| inspected(engine, name));
-    format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
-    Ok(code)
-}
-
-/// An image as `image inspect` shows it.
-pub(crate) fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
-    let images = engine.images();
-    Ok(serde_json::to_value(images.inspect(&images.resolve(name)?)?)?)
-}
-
-pub(crate) fn tag(engine: &Engine, flags: &TagFlags) -> anyhow::Result<()> {
-    engine.images().tag(&flags.source, &flags.target)?;
-    Ok(())
-}
-
-/// Removes all that can be removed, and complains about the others.
-pub(crate) fn remove(engine: &Engine, flags: &RmiFlags) -> anyhow::Result<u8> {
-    let mut out = io::stdout().lock();
-    let (_, code) = report::each(&flags.images, |name| {
-        let removed = engine.images().remove(name, flags.force)?;
-        for name in &removed.untagged {
-            writeln!(out, "Untagged: {}", familiar(name))?;
-        }
-        if let Some(id) = &removed.deleted {
-            writeln!(out, "Deleted: {id}")?;
-        }
-        Ok(())
-    });
-    Ok(code)
 }
 
 #[cfg(test)]

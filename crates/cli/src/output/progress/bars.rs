@@ -9,7 +9,7 @@ use engine::{
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use super::{lock, short};
-use crate::{table, terminal};
+use crate::{output::table, terminal};
 
 /// How often the terminal is written to at most, times a second.
 const RATE: u8 = 10;

@@ -8,9 +8,9 @@ use engine::{
 };
 
 use crate::{
-    prompt,
-    registry_flags::{LoginFlags, LogoutFlags},
-    report::{self, Refusal},
+    output::report::{self, Refusal},
+    registry::flags::{LoginFlags, LogoutFlags},
+    terminal::prompt,
 };
 
 /// The registry that is meant when none is named.

@@ -1,6 +1,8 @@
 //! The user's terminal: raw while a container has it, silent while a password is typed, and as it was before on
 //! every way out.
 
+pub(crate) mod prompt;
+
 use std::{
     io::{self, IsTerminal},
     panic,

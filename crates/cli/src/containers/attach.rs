@@ -20,7 +20,7 @@ use rustix::{
 };
 use signal_hook::{consts::signal, iterator::Signals};
 
-use crate::{report, terminal};
+use crate::{output::report, terminal};
 
 /// Bytes that are moved at a time.
 const BUFFER: usize = 64 << 10;

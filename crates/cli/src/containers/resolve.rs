@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use anyhow::Context as _;
 use engine::{RunRequest, environment};
 
-use crate::run_flags::RunFlags;
+use crate::containers::run_flags::RunFlags;
 
 /// The request that the flags of `run` make.
 pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {

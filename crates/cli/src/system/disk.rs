@@ -14,10 +14,15 @@ use serde_json::{Value, json};
 use crate::{
     containers,
     filters::{self, Filter},
-    format::{self, Fields, ListFormat, Row},
-    image_flags::{DfFlags, PruneFlags},
-    images, prompt,
-    report::Refusal,
+    images::{
+        self,
+        flags::{DfFlags, PruneFlags},
+    },
+    output::{
+        format::{self, Fields, ListFormat, Row},
+        report::Refusal,
+    },
+    terminal::prompt,
 };
 
 const FIELDS: Fields = Fields(&[
@@ -97,9 +102,9 @@ pub(crate) fn df(engine: &Engine, flags: &DfFlags) -> anyhow::Result<()> {
         return format::to_stdout(|out| format::write_list(out, format, FIELDS, &columns, &space.rows()));
     }
     let now = wall_clock_ns();
-    let images: Vec<Row> = space.usage.images.iter().flat_map(|usage| images::usage_rows(usage, now)).collect();
+    let images: Vec<Row> = space.usage.images.iter().flat_map(|usage| images::list::usage_rows(usage, now)).collect();
     let containers: Vec<Row> =
-        space.containers.iter().map(|(record, size)| containers::row_with_size(record, *size, now)).collect();
+        space.containers.iter().map(|(record, size)| containers::list::row_with_size(record, *size, now)).collect();
     let content = space.content();
     if *format != ListFormat::Table {
         let all = json!({ "Images": values(images), "Containers": values(containers), "Content": values(content) });
@@ -107,9 +112,9 @@ pub(crate) fn df(engine: &Engine, flags: &DfFlags) -> anyhow::Result<()> {
     }
     format::to_stdout(|out| {
         writeln!(out, "Images space usage:\n")?;
-        format::write_list(out, format, images::FIELDS, &images::USAGE_COLUMNS, &images)?;
+        format::write_list(out, format, images::list::FIELDS, &images::list::USAGE_COLUMNS, &images)?;
         writeln!(out, "\nContainers space usage:\n")?;
-        format::write_list(out, format, containers::FIELDS, &containers::USAGE_COLUMNS, &containers)?;
+        format::write_list(out, format, containers::list::FIELDS, &containers::list::USAGE_COLUMNS, &containers)?;
         writeln!(out, "\nContent space usage:\n")?;
         format::write_list(out, format, CONTENT_FIELDS, &["Kind", "Count", "Size"], &content)
     })

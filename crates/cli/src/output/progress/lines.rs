@@ -8,7 +8,7 @@ use engine::{
 };
 
 use super::{Task, lock, short};
-use crate::table;
+use crate::output::table;
 
 /// Lines on standard error.
 #[derive(Debug)]

@@ -5,10 +5,11 @@ use std::io::{self, Write as _};
 use engine::{Engine, image::ImportRequest};
 
 use crate::{
-    image_flags::ImportFlags,
-    load,
-    progress::{Shown, Task},
-    report::Refusal,
+    images::{flags::ImportFlags, load},
+    output::{
+        progress::{Shown, Task},
+        report::Refusal,
+    },
 };
 
 pub(crate) fn import(engine: &Engine, flags: &ImportFlags) -> anyhow::Result<()> {

@@ -11,9 +11,11 @@ use engine::{
 };
 
 use crate::{
-    image_flags::LoadFlags,
-    progress::{Shown, Task},
-    report::Refusal,
+    images::flags::LoadFlags,
+    output::{
+        progress::{Shown, Task},
+        report::Refusal,
+    },
 };
 
 pub(crate) fn load(engine: &Engine, flags: &LoadFlags) -> anyhow::Result<()> {

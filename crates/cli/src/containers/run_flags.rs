@@ -14,13 +14,13 @@ use engine::{
     rlimit,
 };
 
-use crate::{platform::Asked, registry_flags::PullPolicy};
+use crate::{images::platform::Asked, registry::flags::PullPolicy};
 
 /// What `run` is given.
 #[derive(Debug, Args)]
 #[command(
     disable_help_flag = true,
-    override_usage = "coracle run [OPTIONS] IMAGE [COMMAND] [ARG...]",
+    override_usage = "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     after_help = "Exit status: the process's own; 128 and the signal's number if one ended it; 127 if there is no \
                   such command, 126 if it cannot be executed, 125 if the container could not be run."
 )]
@@ -178,7 +178,7 @@ pub(crate) struct PidsLimit(pub(crate) Option<u64>);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SecurityOption(pub(crate) Option<bool>);
 
-/// Empty texts are as if they were not there, for scripts that pass a variable: [`crate::resolve`] drops them.
+/// Empty texts are as if they were not there, for scripts that pass a variable: [`crate::containers::resolve`] drops them.
 fn name(text: &str) -> Result<String, names::InvalidName> {
     if text.is_empty() { Ok(String::new()) } else { names::check_name(text).map(|()| text.to_owned()) }
 }

@@ -2,9 +2,17 @@
 
 use std::io::{self, Write as _};
 
+use clap::Args;
 use engine::doctor::{self, Finding, Status};
 
-use crate::{Place, command_line::DoctorFlags};
+use crate::Place;
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorFlags {
+    /// As JSON: a list of {check, status, found, advice}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
 
 /// Prints the findings; the exit code is 0 only when a container can run.
 pub(crate) fn doctor(place: &Place, flags: &DoctorFlags) -> anyhow::Result<u8> {

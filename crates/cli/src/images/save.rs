@@ -11,7 +11,7 @@ use std::{
 use anyhow::Context as _;
 use engine::Engine;
 
-use crate::{image_flags::SaveFlags, report::Refusal};
+use crate::{images::flags::SaveFlags, output::report::Refusal};
 
 pub(crate) fn save(engine: &Engine, flags: &SaveFlags) -> anyhow::Result<()> {
     let images = engine.images();

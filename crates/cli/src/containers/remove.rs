@@ -1,0 +1,28 @@
+//! `coracle rm`.
+
+use std::io::{self, Write as _};
+
+use clap::Args;
+use engine::Engine;
+
+use crate::output::report;
+
+#[derive(Debug, Args)]
+#[command(override_usage = "[OPTIONS] CONTAINER...")]
+pub(crate) struct RmFlags {
+    /// End those that run
+    #[arg(short, long)]
+    pub(crate) force: bool,
+    /// Names or ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub(crate) containers: Vec<String>,
+}
+
+/// Removes all that can be removed, and complains about the others.
+pub(crate) fn remove(engine: &Engine, flags: &RmFlags) -> anyhow::Result<u8> {
+    let (_, code) = report::each(&flags.containers, |name| {
+        engine.remove_container(name, flags.force)?;
+        Ok(writeln!(io::stdout(), "{name}")?)
+    });
+    Ok(code)
+}

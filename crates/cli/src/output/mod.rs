@@ -1,0 +1,8 @@
+//! What the user reads: lists and objects as a [`table`], as JSON or by a [`template`] ([`mod@format`]), how far
+//! something has got ([`progress`]), and what went wrong ([`report`], the only place that prints errors).
+
+pub(crate) mod format;
+pub(crate) mod progress;
+pub(crate) mod report;
+pub(crate) mod table;
+pub(crate) mod template;

@@ -1,0 +1,38 @@
+//! The commands about the whole: what is on [`disk`], what the host can do ([`doctor`]), versions.
+
+pub(crate) mod disk;
+pub(crate) mod doctor;
+
+use std::io::{self, Write as _};
+
+use clap::Subcommand;
+
+use crate::{
+    Invocation,
+    images::flags::{DfFlags, SystemPruneFlags},
+};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SystemCommand {
+    /// Show what is on disk
+    Df(DfFlags),
+    /// Remove stopped containers and images that nobody uses
+    Prune(SystemPruneFlags),
+}
+
+/// Does what a command behind `system` says.
+pub(crate) fn command(invocation: &Invocation, command: &SystemCommand) -> anyhow::Result<()> {
+    match command {
+        SystemCommand::Df(flags) => disk::df(&invocation.open()?, flags),
+        SystemCommand::Prune(flags) => disk::prune(&invocation.open()?, &flags.prune),
+    }
+}
+
+/// `coracle version`.
+pub(crate) fn version() -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "coracle {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "guest protocol {}", engine::GUEST_PROTOCOL_VERSION)?;
+    writeln!(out, "keeper protocol {}", engine::keeper::wire::VERSION)?;
+    Ok(())
+}
