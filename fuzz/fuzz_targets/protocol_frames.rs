@@ -90,6 +90,7 @@ fn config() -> ContainerConfig {
         resolv_conf: String::new(),
         privileged: false,
         tmpfs: vec![],
+        volumes: vec![],
         shm_size: 0,
         sysctls: vec![],
         limits: Limits::default(),
@@ -106,8 +107,7 @@ fn spec() -> ProcessSpec {
         additional_groups: vec![],
         capabilities: Capabilities::default(),
         no_new_privileges: false,
-        rlimits: vec![],
-        init: false,
+        ..ProcessSpec::default()
     }
 }
 
@@ -145,7 +145,14 @@ fn converse(bytes: &[u8]) -> Option<()> {
     let mut commands = Commands(bytes);
     let start = Instant::now();
     let second = Duration::from_secs(1);
-    let timeouts = Timeouts { hello: 20 * second, create: 20 * second, spawn: 20 * second, power_off: 20 * second };
+    let timeouts = Timeouts {
+        hello: 20 * second,
+        create: 20 * second,
+        copy_up: 20 * second,
+        spawn: 20 * second,
+        answer: 20 * second,
+        power_off: 20 * second,
+    };
     let mut conversation = Conversation::<()>::new(timeouts, start);
     let (mut promises, mut events, mut tokens) = (Promises::default(), Vec::new(), 0_u8);
     let mut now = start;
@@ -173,7 +180,7 @@ fn converse(bytes: &[u8]) -> Option<()> {
             3 => drop(conversation.power_off(now)),
             4 => {
                 now += Duration::from_millis(100 * u64::from(commands.byte()?));
-                failed = conversation.expire(now).is_err();
+                failed = conversation.expire(now, &mut events).is_err();
                 assert!(failed || conversation.deadline().is_none_or(|deadline| deadline > now));
             }
             _ => failed = conversation.receive(commands.message()?, now, &mut events).is_err(),

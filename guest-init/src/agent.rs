@@ -174,6 +174,10 @@ impl<'a> Agent<'a> {
                     terminal.resize(size);
                 }
             }
+            HostMessage::Ask { container, request, .. } => {
+                let answer = protocol::Answer::Refused("the guest has no answer".to_owned());
+                self.say(&GuestMessage::Answer { container, request, answer });
+            }
             HostMessage::PowerOff => return Err(End::PowerOff),
         }
         Ok(())

@@ -13,7 +13,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec};
-use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Tmpfs};
+use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Task, Tmpfs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -334,6 +334,7 @@ fn container_config(request: &RunRequest, resolved: &Resolved, host: &Host) -> C
         resolv_conf: etc_files::resolv_conf(&host.resolv_conf, host.upstream_resolv_conf.as_deref()),
         privileged: request.privileged,
         tmpfs: request.tmpfs.iter().map(|t| Tmpfs { path: t.path.clone(), options: t.options.clone() }).collect(),
+        volumes: Vec::new(),
         shm_size: request.shm_size.unwrap_or(DEFAULT_SHM),
         sysctls: request.sysctls.clone(),
         limits: Limits {
@@ -349,6 +350,7 @@ fn process_spec(request: &RunRequest, resolved: &Resolved) -> Result<ProcessSpec
     let bytes = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
     let bounding = capability::resolve(&request.cap_add, &request.cap_drop, request.privileged)?;
     Ok(ProcessSpec {
+        task: Task::Program,
         argv: bytes(&resolved.argv),
         env: bytes(&resolved.env),
         cwd: resolved.working_dir.clone(),
@@ -357,6 +359,8 @@ fn process_spec(request: &RunRequest, resolved: &Resolved) -> Result<ProcessSpec
         capabilities: Capabilities { bounding },
         no_new_privileges: request.no_new_privileges,
         rlimits: request.ulimits.iter().map(|text| rlimit::parse(text)).collect::<Result<_, _>>()?,
+        oom_score_adj: 0,
+        seccomp: None,
         init: request.init,
     })
 }

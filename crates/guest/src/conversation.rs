@@ -9,6 +9,7 @@
 //!                                    │ per container   Creating ─▶ Created | (forgotten: CreateFailed)
 //!                                    │ per process     Starting ─▶ Connecting ─▶ Running ─▶ (forgotten: Exited)
 //!                                    │                     └────▶ (forgotten: SpawnFailed)
+//!                                    │ per question    see `questions`
 //! ```
 //!
 //! A process is `Connecting` while the guest says that it runs and not all of its streams are here: the
@@ -20,14 +21,18 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use protocol::{
-    ContainerConfig, ContainerId, ExitStatus, GuestMessage, HostMessage, ProcessId, ProcessSpec, SpawnError, Stdio,
-    StreamToken, TerminalSize, VERSION,
+    ContainerConfig, ContainerId, ExitStatus, GuestMessage, HostMessage, ProcessId, ProcessSpec, Question, RequestId,
+    SpawnError, Stdio, StreamToken, TerminalSize, VERSION,
 };
 
+use crate::questions::{Misfit, Questions};
 use crate::{Awaited, Event, GuestError, RequestError, StdioRequest, Streams};
 
 /// Most bytes of a text from the guest that are kept.
 pub const MAX_TEXT: usize = 4096;
+
+/// Most processes at a time.
+pub const MAX_PROCESSES: usize = 1100;
 
 /// How long the guest may take.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +41,12 @@ pub struct Timeouts {
     pub hello: Duration,
     /// To set a container up.
     pub create: Duration,
+    /// What a container with volumes that want a copy of the image's content may take in addition.
+    pub copy_up: Duration,
     /// To start a process, and then to connect its streams.
     pub spawn: Duration,
+    /// To answer a question. One that takes longer is answered by a refusal; the session goes on.
+    pub answer: Duration,
     /// To kill, sync and unmount.
     pub power_off: Duration,
 }
@@ -46,7 +55,14 @@ impl Default for Timeouts {
     /// Generous, for emulated machines on busy hosts.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self { hello: minute, create: minute, spawn: minute, power_off: Duration::from_secs(10) }
+        Self {
+            hello: minute,
+            create: minute,
+            copy_up: 30 * minute,
+            spawn: minute,
+            answer: minute,
+            power_off: Duration::from_secs(10),
+        }
     }
 }
 
@@ -98,6 +114,7 @@ pub struct Conversation<S> {
     containers: BTreeMap<ContainerId, Container>,
     processes: BTreeMap<ProcessId, Process<S>>,
     last_process: u32,
+    questions: Questions,
 }
 
 impl<S> Conversation<S> {
@@ -112,6 +129,7 @@ impl<S> Conversation<S> {
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
             last_process: 0,
+            questions: Questions::default(),
         }
     }
 
@@ -139,6 +157,7 @@ impl<S> Conversation<S> {
         self.power_off_until = None;
         self.containers.clear();
         self.processes.clear();
+        self.questions.clear();
     }
 
     /// Takes a message of the guest. Events are appended in order.
@@ -233,6 +252,13 @@ impl<S> Conversation<S> {
                     _ => return out_of_order("for a process that is not running"),
                 }
             }
+            GuestMessage::Answer { container, request, answer } => {
+                match self.questions.answer(&container, request, answer) {
+                    Ok(Some(reply)) => events.push(Event::Answered { container, request, reply }),
+                    Ok(None) => {}
+                    Err(Misfit(why)) => return out_of_order(why),
+                }
+            }
             GuestMessage::Fatal { error } => self.farewell(Event::Fatal { error: clean(&error) }, events),
             GuestMessage::PoweringOff if self.power_off_until.is_some() => self.farewell(Event::PoweringOff, events),
             GuestMessage::PoweringOff => return out_of_order("without being asked"),
@@ -297,15 +323,17 @@ impl<S> Conversation<S> {
     /// When [`Conversation::expire`] has to be called if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.running_deadlines().map(|(until, _)| until).min()
+        self.running_deadlines().map(|(until, _)| until).chain(self.questions.deadline()).min()
     }
 
-    /// Ends the conversation if the guest was too slow.
+    /// Ends the conversation if the guest was too slow, and refuses questions that it did not answer in time.
     ///
     /// # Errors
     ///
     /// [`GuestError::Deadline`] if a deadline is not after `now`.
-    pub fn expire(&mut self, now: Instant) -> Result<(), GuestError> {
+    pub fn expire(&mut self, now: Instant, events: &mut Vec<Event<S>>) -> Result<(), GuestError> {
+        let refused = self.questions.expire(now).into_iter();
+        events.extend(refused.map(|(container, request, reply)| Event::Answered { container, request, reply }));
         let passed = self.running_deadlines().filter(|(until, _)| *until <= now).min_by_key(|(until, _)| *until);
         let Some((_, awaited)) = passed else { return Ok(()) };
         self.end();
@@ -351,7 +379,8 @@ impl<S> Conversation<S> {
         if self.containers.contains_key(&container) {
             return Err(RequestError::DuplicateContainer(container));
         }
-        let until = now + self.timeouts.create;
+        let copies = config.volumes.iter().any(|volume| volume.copy_up);
+        let until = now + self.timeouts.create + if copies { self.timeouts.copy_up } else { Duration::ZERO };
         self.containers.insert(container.clone(), Container::Creating { until });
         Ok(HostMessage::Create { container, config: Box::new(config) })
     }
@@ -372,6 +401,9 @@ impl<S> Conversation<S> {
         self.ready()?;
         if !matches!(self.containers.get(container), Some(Container::Created)) {
             return Err(RequestError::UnknownContainer(container.clone()));
+        }
+        if self.processes.len() >= MAX_PROCESSES {
+            return Err(RequestError::TooManyProcesses);
         }
         let mut wanted = |is_wanted: bool| is_wanted.then(&mut token).transpose().map_err(RequestError::Io);
         let (stdio, tokens) = match request {
@@ -403,6 +435,7 @@ impl<S> Conversation<S> {
             HostMessage::Create { container, .. } => drop(self.containers.remove(container)),
             HostMessage::Spawn { process, .. } => drop(self.processes.remove(process)),
             HostMessage::PowerOff => self.power_off_until = None,
+            HostMessage::Ask { request, .. } => self.questions.retract(*request),
             HostMessage::Signal { .. } | HostMessage::Resize { .. } => {}
         }
     }
@@ -427,6 +460,25 @@ impl<S> Conversation<S> {
     /// Not ready, or no such process.
     pub fn resize(&self, process: ProcessId, size: TerminalSize) -> Result<HostMessage, RequestError> {
         Ok(HostMessage::Resize { container: self.container_of(process)?, process, size })
+    }
+
+    /// The message that asks about a container that is set up.
+    ///
+    /// # Errors
+    ///
+    /// Not ready, no such container, too many questions.
+    pub fn ask(
+        &mut self,
+        container: &ContainerId,
+        question: Question,
+        now: Instant,
+    ) -> Result<(RequestId, HostMessage), RequestError> {
+        self.ready()?;
+        if !matches!(self.containers.get(container), Some(Container::Created)) {
+            return Err(RequestError::UnknownContainer(container.clone()));
+        }
+        let request = self.questions.ask(container, &question, now + self.timeouts.answer)?;
+        Ok((request, HostMessage::Ask { container: container.clone(), request, question }))
     }
 
     fn container_of(&self, process: ProcessId) -> Result<ContainerId, RequestError> {
@@ -454,7 +506,7 @@ fn equal_in_constant_time(left: &[u8; 16], right: &[u8; 16]) -> bool {
 }
 
 /// A text of the guest, fit for a log or a terminal.
-fn clean(text: &str) -> String {
+pub(crate) fn clean(text: &str) -> String {
     let mut end = text.len().min(MAX_TEXT);
     while !text.is_char_boundary(end) {
         end -= 1;
@@ -480,6 +532,7 @@ fn name(message: &GuestMessage) -> &'static str {
         GuestMessage::Spawned { .. } => "Spawned",
         GuestMessage::SpawnFailed { .. } => "SpawnFailed",
         GuestMessage::Exited { .. } => "Exited",
+        GuestMessage::Answer { .. } => "Answer",
         GuestMessage::Fatal { .. } => "Fatal",
         GuestMessage::PoweringOff => "PoweringOff",
     }

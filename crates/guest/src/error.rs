@@ -96,6 +96,12 @@ pub enum RequestError {
     /// The request is too long for a frame.
     #[error("request does not fit a frame")]
     TooLarge(#[source] FrameError),
+    /// [`crate::MAX_QUESTIONS`] have no answer.
+    #[error("guest has too many questions to answer")]
+    TooManyQuestions,
+    /// [`crate::MAX_PROCESSES`] run.
+    #[error("guest runs too many processes")]
+    TooManyProcesses,
     /// The guest does not read what it is sent.
     #[error("guest does not take requests")]
     QueueFull,

@@ -2,7 +2,7 @@
 
 use std::os::unix::net::UnixStream;
 
-use protocol::{ContainerId, ExitStatus, Hello, ProcessId, SpawnError, TerminalSize};
+use protocol::{ContainerId, ExitStatus, Hello, ProcessId, ProcessRow, RequestId, SpawnError, TerminalSize, Usage};
 
 /// Something that happened in the guest. `S` is a connection.
 #[derive(Debug)]
@@ -55,6 +55,15 @@ pub enum Event<S = UnixStream> {
         /// Whether the guest's out-of-memory killer killed in its cgroup.
         oom_killed: bool,
     },
+    /// The answer to a question ([`crate::Session::ask`]): exactly one for each, unless the session ends before.
+    Answered {
+        /// Its container.
+        container: ContainerId,
+        /// Which question.
+        request: RequestId,
+        /// What.
+        reply: Reply,
+    },
     /// The guest gives up. [`Event::Ended`] follows.
     Fatal {
         /// Why.
@@ -64,6 +73,23 @@ pub enum Event<S = UnixStream> {
     PoweringOff,
     /// The guest said farewell ([`Event::PoweringOff`], [`Event::Fatal`]) and nothing follows.
     Ended,
+}
+
+/// What is replied to a question: what fits it, or a refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// The writable disks are frozen.
+    Frozen,
+    /// They are thawed.
+    Thawed,
+    /// What the container uses.
+    Usage(Usage),
+    /// Its processes, at most [`protocol::MAX_PROCESS_ROWS`].
+    Processes(Vec<ProcessRow>),
+    /// The limits are in force.
+    LimitsSet,
+    /// It cannot be done, or the guest did not answer in time.
+    Refused(String),
 }
 
 /// Which streams a process is to have.

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use protocol::{
-    CONTROL_PORT, ContainerConfig, ContainerId, FrameBuffer, GuestMessage, HostMessage, MAX_GUEST_FRAME, ProcessId,
-    ProcessSpec, STREAM_PORT, StreamOpen, StreamToken, TerminalSize, encode_frame,
+    CONTROL_PORT, ContainerConfig, ContainerId, FrameBuffer, GuestMessage, HostMessage, Limits, MAX_GUEST_FRAME,
+    ProcessId, ProcessSpec, Question, RequestId, STREAM_PORT, StreamOpen, StreamToken, TerminalSize, encode_frame,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 
@@ -134,7 +134,7 @@ impl Session {
         self.look_at_pending(now, events);
         self.write_queued()?;
         self.read_control(now, events)?;
-        self.conversation.expire(now)
+        self.conversation.expire(now, events)
     }
 
     fn read_control(&mut self, now: Instant, events: &mut Vec<Event>) -> Result<(), GuestError> {
@@ -287,6 +287,66 @@ impl Session {
     pub fn resize(&mut self, process: ProcessId, size: TerminalSize) -> Result<(), RequestError> {
         let message = self.conversation.resize(process, size)?;
         self.send(&message)
+    }
+
+    /// Asks about a container; [`Event::Answered`] answers, at the latest when the time is up, by a refusal then.
+    /// Questions may be asked while others wait; answers come in any order.
+    ///
+    /// # Errors
+    ///
+    /// No such container, too many questions.
+    pub fn ask(&mut self, container: &ContainerId, question: Question) -> Result<RequestId, RequestError> {
+        let (request, message) = self.conversation.ask(container, question, Instant::now())?;
+        self.send(&message)?;
+        Ok(request)
+    }
+
+    /// Has the container's writable disks synced and frozen, so that the host may read them ([`Reply::Frozen`]).
+    /// Whatever the reply, [`Session::thaw`] must follow: a freeze that was refused for its time may still happen.
+    ///
+    /// [`Reply::Frozen`]: crate::Reply::Frozen
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::ask`].
+    pub fn freeze(&mut self, container: &ContainerId) -> Result<RequestId, RequestError> {
+        self.ask(container, Question::Freeze)
+    }
+
+    /// Ends [`Session::freeze`]; no error if nothing is frozen.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::ask`].
+    pub fn thaw(&mut self, container: &ContainerId) -> Result<RequestId, RequestError> {
+        self.ask(container, Question::Thaw)
+    }
+
+    /// Asks what a container uses.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::ask`].
+    pub fn usage(&mut self, container: &ContainerId) -> Result<RequestId, RequestError> {
+        self.ask(container, Question::Usage)
+    }
+
+    /// Asks for the processes of a container.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::ask`].
+    pub fn processes(&mut self, container: &ContainerId) -> Result<RequestId, RequestError> {
+        self.ask(container, Question::Processes)
+    }
+
+    /// Changes limits of a container: `None` leaves one as it is, the largest number lifts it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Session::ask`].
+    pub fn set_limits(&mut self, container: &ContainerId, limits: Limits) -> Result<RequestId, RequestError> {
+        self.ask(container, Question::SetLimits(limits))
     }
 
     /// Asks the guest to kill every process, sync, unmount and reset; [`Event::PoweringOff`] and

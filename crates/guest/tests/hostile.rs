@@ -54,6 +54,7 @@ fn config() -> ContainerConfig {
         resolv_conf: String::new(),
         privileged: false,
         tmpfs: vec![],
+        volumes: vec![],
         shm_size: 0,
         sysctls: vec![],
         limits: Limits::default(),
@@ -70,8 +71,7 @@ fn spec() -> ProcessSpec {
         additional_groups: vec![],
         capabilities: Capabilities::default(),
         no_new_privileges: false,
-        rlimits: vec![],
-        init: false,
+        ..ProcessSpec::default()
     }
 }
 
@@ -313,7 +313,7 @@ fn one_byte_at_a_time() {
 
 #[test]
 fn silence() {
-    let quick = Timeouts { hello: QUICK, create: QUICK, spawn: QUICK, power_off: QUICK };
+    let quick = Timeouts { hello: QUICK, create: QUICK, copy_up: QUICK, spawn: QUICK, answer: QUICK, power_off: QUICK };
     let late = |mut pair: Pair| {
         let error = pair.session.wait(Instant::now() + Duration::from_secs(5)).unwrap_err();
         let GuestError::Deadline(awaited) = error else { panic!("{error}") };

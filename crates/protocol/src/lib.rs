@@ -20,6 +20,8 @@
 //!     │── StreamOpen on its own connections ─────▶│
 //!     │── Spawned | SpawnFailed ─────────────────▶│
 //!     │◀─────────────── Signal, Resize, … ────────│
+//!     │◀────────────────── Ask{request, question} ─│   any number at once
+//!     │── Answer{request, answer} ───────────────▶│
 //!     │── Exited{process, status} ───────────────▶│   after the last byte of its streams was sent
 //!     │◀───────────────────────────── PowerOff ───│   processes killed, scratch synced and unmounted
 //!     │── PoweringOff ──────────────────────────▶│
@@ -42,12 +44,16 @@
 
 pub mod frame;
 pub mod message;
+pub mod unpack;
 
 pub use frame::{FrameBuffer, FrameError, MAX_FRAME, MAX_GUEST_FRAME, encode_frame};
 pub use message::*;
 
 /// Version of this protocol. Host and guest must agree on it exactly.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+
+/// Directory of a volume's file system that containers see.
+pub const VOLUME_DIRECTORY: &str = "data";
 
 /// Host port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;

@@ -11,6 +11,10 @@ pub struct ContainerId(pub String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessId(pub u32);
 
+/// Names a question among those that the host asked this guest. Chosen by the host, never reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId(pub u32);
+
 /// A secret of 128 random bits that a stdio connection must show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StreamToken(pub [u8; 16]);
@@ -70,6 +74,15 @@ pub enum GuestMessage {
     },
     /// Answer to [`HostMessage::PowerOff`]: everything is synced and unmounted, the reset follows at once.
     PoweringOff,
+    /// Answer to [`HostMessage::Ask`]: exactly one, but for [`Answer::Processes`].
+    Answer {
+        /// Its container.
+        container: ContainerId,
+        /// Which question.
+        request: RequestId,
+        /// What.
+        answer: Answer,
+    },
 }
 
 /// Who the guest is.
@@ -126,10 +139,19 @@ pub enum HostMessage {
     },
     /// Kill every process, sync and unmount every file system, and reset.
     PowerOff,
+    /// Ask about a container, or have something done to it; [`GuestMessage::Answer`] answers.
+    Ask {
+        /// The container.
+        container: ContainerId,
+        /// Names the question.
+        request: RequestId,
+        /// What.
+        question: Question,
+    },
 }
 
 /// How a container is set up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerConfig {
     /// virtio-blk serial of the root device (EROFS).
     pub root_disk: String,
@@ -147,6 +169,8 @@ pub struct ContainerConfig {
     pub privileged: bool,
     /// tmpfs mounts, in order.
     pub tmpfs: Vec<Tmpfs>,
+    /// Volumes. With the tmpfs mounts they are mounted from the shortest path to the longest.
+    pub volumes: Vec<VolumeMount>,
     /// Bytes of `/dev/shm`.
     pub shm_size: u64,
     /// `(name, value)`, the name with dots.
@@ -166,7 +190,22 @@ pub struct Tmpfs {
     pub options: String,
 }
 
-/// cgroup v2 limits of a container. `None` sets none.
+/// A volume: the directory [`crate::VOLUME_DIRECTORY`] of an ext4 file system, made if it is missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeMount {
+    /// virtio-blk serial of its disk (ext4).
+    pub disk: String,
+    /// Absolute path in the container; made if missing, symbolic links resolved inside the container.
+    pub path: String,
+    /// The container may not write to it.
+    pub read_only: bool,
+    /// If the volume is empty, it first gets what the image has at `path`: contents, owners, modes, times, extended
+    /// attributes, links. A read-only volume, too; a read-only disk stays as it is.
+    pub copy_up: bool,
+}
+
+/// cgroup v2 limits of a container. `None` sets none, or ([`Question::SetLimits`]) leaves what is set; the largest
+/// number lifts a limit.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// `memory.max` in bytes.
@@ -178,8 +217,10 @@ pub struct Limits {
 }
 
 /// What to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessSpec {
+    /// A program, or a task of guest init. A task takes no heed of the other fields.
+    pub task: Task,
     /// Arguments, the first names the program, searched in `PATH` of `env` when it has no slash. Not empty.
     pub argv: Vec<Vec<u8>>,
     /// `NAME=value` each. The guest adds `HOME` from the container's passwd if it is missing.
@@ -196,8 +237,29 @@ pub struct ProcessSpec {
     pub no_new_privileges: bool,
     /// Resource limits.
     pub rlimits: Vec<Rlimit>,
+    /// `/proc/self/oom_score_adj`.
+    pub oom_score_adj: i16,
+    /// A seccomp filter: `struct sock_filter` one after the other as x86-64 has them in memory, 8 bytes each, at most
+    /// 4,096. Put in force as the last thing before the program is executed (with `init`, before the small init is).
+    pub seccomp: Option<Vec<u8>>,
     /// Put a small init between PID 1 and the program: guest init's own, which reaps and forwards signals.
     pub init: bool,
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Task {
+    /// Executes the program of the [`ProcessSpec`].
+    #[default]
+    Program,
+    /// Guest init's own work: writes what its standard input carries ([`crate::unpack`]) into the container, as root.
+    /// Errors are told on standard error; exit code 0 if all was written, 1 if not.
+    Unpack {
+        /// Where paths of entries begin: absolute in the container, must exist.
+        directory: String,
+        /// A directory does not replace anything else, nor the other way round: that is an error.
+        no_overwrite_dir_non_dir: bool,
+    },
 }
 
 /// Capability sets as bit masks (bit n is capability number n of `linux/capability.h`).
@@ -313,4 +375,106 @@ impl ExitStatus {
             Self::Signal(signal) => 128_u8.saturating_add(signal),
         }
     }
+}
+
+/// What the host may ask about a container that is set up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Question {
+    /// Sync and freeze (`FIFREEZE`) the writable disks, so that the host may read them. Until they are thawed,
+    /// whoever writes to them waits. [`Answer::Frozen`].
+    Freeze,
+    /// The end of it. [`Answer::Thawed`].
+    Thaw,
+    /// What the container uses. [`Answer::Usage`].
+    Usage,
+    /// Its processes. [`Answer::Processes`], in parts.
+    Processes,
+    /// Change its limits. [`Answer::LimitsSet`].
+    SetLimits(Limits),
+}
+
+/// What the guest answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// The disks are frozen.
+    Frozen,
+    /// The disks are thawed.
+    Thawed,
+    /// What is used.
+    Usage(Usage),
+    /// Some of the processes; the last part says so, and only it may be empty.
+    Processes {
+        /// At most [`MAX_PROCESS_ROWS`] in all parts together.
+        rows: Vec<ProcessRow>,
+        /// Nothing follows.
+        last: bool,
+    },
+    /// The limits are in force.
+    LimitsSet,
+    /// It cannot be done: why.
+    Refused(String),
+}
+
+/// Most rows of an [`Answer::Processes`].
+pub const MAX_PROCESS_ROWS: usize = 4096;
+
+/// Most bytes of [`ProcessRow::argv`].
+pub const MAX_ROW_ARGV: usize = 512;
+
+/// What a container uses (cgroup v2).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// `CLOCK_MONOTONIC` of the guest when it was read, nanoseconds.
+    pub at: u64,
+    /// Bytes of memory, page cache included.
+    pub memory: u64,
+    /// Bytes of page cache among them that nobody has used lately: `docker stats` does not count these.
+    pub memory_inactive_file: u64,
+    /// Limit of memory in bytes; the guest's memory if there is none.
+    pub memory_limit: u64,
+    /// Processor time since the container began, microseconds.
+    pub cpu: u64,
+    /// The part of it in user mode.
+    pub cpu_user: u64,
+    /// The part of it in the kernel.
+    pub cpu_system: u64,
+    /// Processors of the guest.
+    pub cpus: u32,
+    /// Processes and threads.
+    pub pids: u64,
+    /// Limit of processes and threads; 0 if there is none.
+    pub pids_limit: u64,
+    /// Bytes read from disks.
+    pub block_read: u64,
+    /// Bytes written to disks.
+    pub block_written: u64,
+    /// Bytes received from the network, loopback apart.
+    pub net_received: u64,
+    /// Bytes sent to the network, loopback apart.
+    pub net_sent: u64,
+}
+
+/// A process of a container.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessRow {
+    /// In the container's PID namespace.
+    pub pid: u32,
+    /// Its parent there; 0 if the parent is outside.
+    pub ppid: u32,
+    /// Effective user.
+    pub uid: u32,
+    /// Its name in the container's passwd.
+    pub user: Option<String>,
+    /// `R`, `S`, `D`, `Z`, `T`, … of `proc(5)`.
+    pub state: u8,
+    /// Processor time, milliseconds.
+    pub cpu_ms: u64,
+    /// Resident bytes.
+    pub rss: u64,
+    /// Seconds since 1970 when it began.
+    pub started: u64,
+    /// `pts/0`, `console`, … or `?`.
+    pub tty: String,
+    /// Arguments, each with a NUL behind it, cut at [`MAX_ROW_ARGV`] bytes; `[name]` if it has none.
+    pub argv: Vec<u8>,
 }

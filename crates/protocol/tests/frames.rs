@@ -33,11 +33,13 @@ fn limits() -> impl Strategy<Value = Limits> {
 }
 
 fn config() -> impl Strategy<Value = ContainerConfig> {
+    let volume = (text(), text(), any::<bool>(), any::<bool>())
+        .prop_map(|(disk, path, read_only, copy_up)| VolumeMount { disk, path, read_only, copy_up });
     let tmpfs = (text(), text()).prop_map(|(path, options)| Tmpfs { path, options });
     let texts = (text(), text(), text(), text(), text());
     let flags = any::<(bool, bool, u64, (u64, u32))>();
-    (texts, flags, vec(tmpfs, 0..3), vec((text(), text()), 0..3), limits()).prop_map(
-        |(texts, (read_only, privileged, shm_size, wall_clock), tmpfs, sysctls, limits)| ContainerConfig {
+    (texts, flags, vec(tmpfs, 0..3), vec(volume, 0..3), vec((text(), text()), 0..3), limits()).prop_map(
+        |(texts, (read_only, privileged, shm_size, wall_clock), tmpfs, volumes, sysctls, limits)| ContainerConfig {
             root_disk: texts.0,
             scratch_disk: texts.1,
             read_only,
@@ -46,6 +48,7 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
             resolv_conf: texts.4,
             privileged,
             tmpfs,
+            volumes,
             shm_size,
             sysctls,
             limits,
@@ -57,18 +60,26 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
 fn spec() -> impl Strategy<Value = ProcessSpec> {
     let strings = || vec(any::<Vec<u8>>(), 0..4);
     let rlimit = any::<(u32, u64, u64)>().prop_map(|(resource, soft, hard)| Rlimit { resource, soft, hard });
-    let flags = any::<(u64, bool, bool)>();
-    (strings(), strings(), text(), text(), vec(text(), 0..3), flags, vec(rlimit, 0..3)).prop_map(
-        |(argv, env, cwd, user, additional_groups, (bounding, no_new_privileges, init), rlimits)| ProcessSpec {
+    let flags = any::<(u64, bool, bool, i16, Option<Vec<u8>>)>();
+    let task = prop_oneof![
+        Just(Task::Program),
+        (text(), any::<bool>())
+            .prop_map(|(directory, no_overwrite_dir_non_dir)| Task::Unpack { directory, no_overwrite_dir_non_dir }),
+    ];
+    (task, strings(), strings(), text(), text(), vec(text(), 0..3), flags, vec(rlimit, 0..3)).prop_map(
+        |(task, argv, env, cwd, user, additional_groups, flags, rlimits)| ProcessSpec {
+            task,
             argv,
             env,
             cwd,
             user,
             additional_groups,
-            capabilities: Capabilities { bounding },
-            no_new_privileges,
+            capabilities: Capabilities { bounding: flags.0 },
+            no_new_privileges: flags.1,
             rlimits,
-            init,
+            init: flags.2,
+            oom_score_adj: flags.3,
+            seccomp: flags.4,
         },
     )
 }
@@ -78,6 +89,42 @@ fn stdio() -> impl Strategy<Value = Stdio> {
     prop_oneof![
         (maybe(), maybe(), maybe()).prop_map(|(stdin, stdout, stderr)| Stdio::Pipes { stdin, stdout, stderr }),
         (token(), size()).prop_map(|(token, size)| Stdio::Terminal { token, size }),
+    ]
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    prop_oneof![
+        Just(Question::Freeze),
+        Just(Question::Thaw),
+        Just(Question::Usage),
+        Just(Question::Processes),
+        limits().prop_map(Question::SetLimits),
+    ]
+}
+
+fn row() -> impl Strategy<Value = ProcessRow> {
+    let numbers = any::<(u32, u32, u32, u8, u64, u64, u64)>();
+    (numbers, proptest::option::of(text()), text(), any::<Vec<u8>>()).prop_map(|(numbers, user, tty, argv)| {
+        let (pid, ppid, uid, state, cpu_ms, rss, started) = numbers;
+        ProcessRow { pid, ppid, uid, user, state, cpu_ms, rss, started, tty, argv }
+    })
+}
+
+fn answer() -> impl Strategy<Value = Answer> {
+    let usage = any::<(u64, u64, u64, u32)>().prop_map(|(at, memory, cpu, cpus)| Usage {
+        at,
+        memory,
+        cpu,
+        cpus,
+        ..Usage::default()
+    });
+    prop_oneof![
+        Just(Answer::Frozen),
+        Just(Answer::Thawed),
+        Just(Answer::LimitsSet),
+        usage.prop_map(Answer::Usage),
+        (vec(row(), 0..4), any::<bool>()).prop_map(|(rows, last)| Answer::Processes { rows, last }),
+        text().prop_map(Answer::Refused),
     ]
 }
 
@@ -101,6 +148,8 @@ fn host_message() -> impl Strategy<Value = HostMessage> {
             process,
             size
         }),
+        (container(), any::<u32>().prop_map(RequestId), question())
+            .prop_map(|(container, request, question)| HostMessage::Ask { container, request, question }),
         Just(HostMessage::PowerOff),
     ]
 }
@@ -130,6 +179,8 @@ fn guest_message() -> impl Strategy<Value = GuestMessage> {
             process,
             error
         }),
+        (container(), any::<u32>().prop_map(RequestId), answer())
+            .prop_map(|(container, request, answer)| GuestMessage::Answer { container, request, answer }),
         (container(), process(), status, any::<bool>()).prop_map(|(container, process, status, oom_killed)| {
             GuestMessage::Exited { container, process, status, oom_killed }
         }),
@@ -226,17 +277,8 @@ fn a_message_over_the_limit_is_not_made() {
 
 #[test]
 fn two_mebibytes_of_arguments_fit() {
-    let spec = ProcessSpec {
-        argv: vec![b"x".to_vec(); 1 << 20],
-        env: vec![vec![b'y'; 1 << 20]],
-        cwd: String::new(),
-        user: String::new(),
-        additional_groups: vec![],
-        capabilities: Capabilities::default(),
-        no_new_privileges: false,
-        rlimits: vec![],
-        init: false,
-    };
+    let spec =
+        ProcessSpec { argv: vec![b"x".to_vec(); 1 << 20], env: vec![vec![b'y'; 1 << 20]], ..ProcessSpec::default() };
     let message = HostMessage::Spawn {
         container: ContainerId("a".to_owned()),
         process: ProcessId(1),
@@ -249,10 +291,22 @@ fn two_mebibytes_of_arguments_fit() {
 /// Bytes that must not change without a new [`VERSION`]: host and guest may come from different builds.
 #[test]
 fn golden_bytes() {
-    assert_eq!((VERSION, CONTROL_PORT, STREAM_PORT), (1, 1024, 1025));
+    assert_eq!((VERSION, CONTROL_PORT, STREAM_PORT), (2, 1024, 1025));
     let container = || ContainerId("c1".to_owned());
     let process = ProcessId(300);
-    let guest: [(GuestMessage, &[u8]); 8] = [
+    let row = ProcessRow {
+        pid: 1,
+        ppid: 2,
+        uid: 3,
+        user: Some("u".to_owned()),
+        state: b'S',
+        cpu_ms: 4,
+        rss: 5,
+        started: 6,
+        tty: "?".to_owned(),
+        argv: b"id\0".to_vec(),
+    };
+    let guest: [(GuestMessage, &[u8]); 10] = [
         (
             GuestMessage::Hello(Hello { version: 1, kernel_release: "6".to_owned(), init_started: 2, sent: 128 }),
             &[7, 0, 0, 0, 0, 1, 1, b'6', 2, 0x80, 1],
@@ -276,12 +330,25 @@ fn golden_bytes() {
         ),
         (GuestMessage::Fatal { error: "f".to_owned() }, &[3, 0, 0, 0, 6, 1, b'f']),
         (GuestMessage::PoweringOff, &[1, 0, 0, 0, 7]),
+        (
+            GuestMessage::Answer { container: container(), request: RequestId(300), answer: Answer::Thawed },
+            &[7, 0, 0, 0, 8, 2, b'c', b'1', 0xac, 2, 1],
+        ),
+        (
+            GuestMessage::Answer {
+                container: container(),
+                request: RequestId(1),
+                answer: Answer::Processes { rows: vec![row], last: true },
+            },
+            &[24, 0, 0, 0, 8, 2, b'c', b'1', 1, 3, 1, 1, 2, 3, 1, 1, b'u', b'S', 4, 5, 6, 1, b'?', 3, b'i', b'd', 0, 1],
+        ),
     ];
     for (message, bytes) in guest {
         assert_eq!(encode_frame(&message).unwrap(), bytes, "{message:?}");
     }
     let size = TerminalSize { rows: 24, columns: 80 };
-    let host: [(HostMessage, &[u8]); 3] = [
+    let limits = Limits { memory: None, cpu_milli: Some(1), pids: None };
+    let host: [(HostMessage, &[u8]); 5] = [
         (
             HostMessage::Signal { container: container(), process, signal: 15 },
             &[7, 0, 0, 0, 2, 2, b'c', b'1', 0xac, 2, 15],
@@ -291,6 +358,14 @@ fn golden_bytes() {
             &[8, 0, 0, 0, 3, 2, b'c', b'1', 0xac, 2, 24, 80],
         ),
         (HostMessage::PowerOff, &[1, 0, 0, 0, 4]),
+        (
+            HostMessage::Ask { container: container(), request: RequestId(1), question: Question::Freeze },
+            &[6, 0, 0, 0, 5, 2, b'c', b'1', 1, 0],
+        ),
+        (
+            HostMessage::Ask { container: container(), request: RequestId(1), question: Question::SetLimits(limits) },
+            &[10, 0, 0, 0, 5, 2, b'c', b'1', 1, 4, 0, 1, 1, 0],
+        ),
     ];
     for (message, bytes) in host {
         assert_eq!(encode_frame(&message).unwrap(), bytes, "{message:?}");
@@ -313,16 +388,19 @@ fn golden_requests() {
         resolv_conf: String::new(),
         privileged: false,
         tmpfs: vec![Tmpfs { path: "/t".to_owned(), options: "ro".to_owned() }],
+        volumes: vec![VolumeMount { disk: "v0".to_owned(), path: "/v".to_owned(), read_only: false, copy_up: true }],
         shm_size: 64 << 20,
         sysctls: vec![("a.b".to_owned(), "1".to_owned())],
         limits: Limits { memory: Some(1 << 20), cpu_milli: None, pids: Some(7) },
         wall_clock: (1, 2),
     };
     let create = HostMessage::Create { container: ContainerId("c1".to_owned()), config: Box::new(config) };
-    let expected = b"\0\x02c1\x04root\x07scratch\x01\x01h\x14127.0.0.1 localhost\n\0\0\x01\x02/t\x02ro\
+    let expected =
+        b"\0\x02c1\x04root\x07scratch\x01\x01h\x14127.0.0.1 localhost\n\0\0\x01\x02/t\x02ro\x01\x02v0\x02/v\0\x01\
         \x80\x80\x80\x20\x01\x03a.b\x011\x01\x80\x80\x40\0\x01\x07\x01\x02";
     assert_eq!(encode_frame(&create).unwrap()[4..], expected[..]);
     let spec = ProcessSpec {
+        task: Task::Program,
         argv: vec![b"ls".to_vec(), b"-l".to_vec()],
         env: vec![b"A=1".to_vec()],
         cwd: "/".to_owned(),
@@ -331,6 +409,8 @@ fn golden_requests() {
         capabilities: Capabilities { bounding: 129 },
         no_new_privileges: true,
         rlimits: vec![Rlimit { resource: 7, soft: 1, hard: u64::MAX }],
+        oom_score_adj: -1,
+        seccomp: Some(vec![6, 0, 0, 0, 0, 0, 255, 127]),
         init: false,
     };
     let stdio = Stdio::Pipes { stdin: None, stdout: Some(StreamToken([9; 16])), stderr: None };
@@ -340,7 +420,7 @@ fn golden_requests() {
         spec: Box::new(spec),
         stdio,
     };
-    let expected = b"\x01\x02c1\x01\x02\x02ls\x02-l\x01\x03A=1\x01/\x01u\x01\x01g\x81\x01\x01\x01\x07\x01\
-        \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0\0\0\x01\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\0";
+    let expected = b"\x01\x02c1\x01\0\x02\x02ls\x02-l\x01\x03A=1\x01/\x01u\x01\x01g\x81\x01\x01\x01\x07\x01\
+        \xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x01\x01\x08\x06\0\0\0\0\0\xff\x7f\0\0\0\x01\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\x09\0";
     assert_eq!(encode_frame(&spawn).unwrap()[4..], expected[..]);
 }

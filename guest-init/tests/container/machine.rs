@@ -63,6 +63,7 @@ pub(crate) fn config() -> ContainerConfig {
         resolv_conf: "nameserver 192.0.2.1\n".to_owned(),
         privileged: false,
         tmpfs: vec![],
+        volumes: vec![],
         shm_size: 64 << 20,
         sysctls: vec![],
         limits: Limits::default(),
@@ -79,8 +80,7 @@ pub(crate) fn spec(argv: &[&str]) -> ProcessSpec {
         additional_groups: vec![],
         capabilities: Capabilities { bounding: DOCKER },
         no_new_privileges: false,
-        rlimits: vec![],
-        init: false,
+        ..ProcessSpec::default()
     }
 }
 

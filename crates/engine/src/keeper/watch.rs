@@ -387,7 +387,7 @@ impl<'a, M: Hull> Keeper<'a, M> {
             Event::Fatal { error } => {
                 self.ending.get_or_insert(Ending::of_guest(error));
             }
-            Event::Exited { .. } | Event::PoweringOff => {}
+            Event::Exited { .. } | Event::Answered { .. } | Event::PoweringOff => {}
             Event::Ended => self.guest_is_done(),
         }
     }
