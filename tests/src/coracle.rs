@@ -5,9 +5,11 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
 use crate::{fixtures, workspace};
@@ -21,7 +23,7 @@ pub struct Coracle {
     home: PathBuf,
     environment: Vec<(OsString, OsString)>,
     /// What removes the home in the end; none where the home is somebody else's.
-    _directory: Option<TempDir>,
+    directory: Option<TempDir>,
 }
 
 /// What a shell sees of a command.
@@ -88,13 +90,13 @@ impl Coracle {
     #[must_use]
     pub fn new() -> Self {
         let directory = TempDir::with_prefix("coracle-e2e-").expect("a temporary directory");
-        Self { home: directory.path().to_owned(), environment: Vec::new(), _directory: Some(directory) }
+        Self { home: directory.path().to_owned(), environment: Vec::new(), directory: Some(directory) }
     }
 
     /// A home in a directory that somebody else looks after.
     #[must_use]
     pub fn at(home: &Path) -> Self {
-        Self { home: home.to_owned(), environment: Vec::new(), _directory: None }
+        Self { home: home.to_owned(), environment: Vec::new(), directory: None }
     }
 
     /// The same with one more environment variable for every command.
@@ -132,6 +134,9 @@ impl Coracle {
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(Self::binary());
         let accelerator = std::env::var("CORACLE_TEST_ACCEL").unwrap_or_else(|_| "emulated".into());
+        if accelerator == "kvm" {
+            keep_to_one_processor();
+        }
         command.args(arguments).env("CORACLE_HOME", self.home()).env("CORACLE_ACCEL", accelerator);
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -160,6 +165,51 @@ impl Coracle {
         self.run(["busybox", "sh", "-c", script])
     }
 
+    /// `coracle VERB ARGUMENTS`, which must succeed; its standard output without the last line's end.
+    ///
+    /// # Panics
+    ///
+    /// If it does not.
+    #[track_caller]
+    pub fn says<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> String {
+        self.coracle(arguments).expect(0).text().trim_end_matches('\n').to_owned()
+    }
+
+    /// What `inspect` says of one container.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[track_caller]
+    pub fn record(&self, name: &str) -> serde_json::Value {
+        let all: serde_json::Value = serde_json::from_str(&self.says(["inspect", name])).expect("JSON");
+        all[0].clone()
+    }
+
+    /// A container's state in one word.
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    #[track_caller]
+    pub fn status(&self, name: &str) -> String {
+        self.says(["inspect", "--format", "{{.State.Status}}", name])
+    }
+
+    /// Waits until `reached` says so.
+    ///
+    /// # Panics
+    ///
+    /// If it does not within a minute or two.
+    #[track_caller]
+    pub fn until(&self, what: &str, mut reached: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + DEADLINE / 2;
+        while !reached(self) {
+            assert!(Instant::now() < deadline, "{what}: not reached; containers:\n{}", self.says(["ps", "-a"]));
+            thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// `coracle load -i PATH`, which must succeed.
     ///
     /// # Panics
@@ -185,6 +235,33 @@ impl Coracle {
                 .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
                 .unwrap_or_default();
             assert!(left.is_empty(), "left in {}: {left:?}", path.display());
+        }
+    }
+}
+
+/// Keeps this thread, and with it the machines that its commands start, on one processor of the lab. Its emulator runs
+/// each processor in a thread of its own, and a guest that patches its own code while it moves between two of them
+/// sees, about once in fifty boots, code that was never there.
+fn keep_to_one_processor() {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let processors: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|&cpu| allowed.is_set(cpu)).collect();
+    if processors.len() > 1 {
+        let mut one = CpuSet::new();
+        one.set(processors[NEXT.fetch_add(1, Ordering::Relaxed) % processors.len()]);
+        // Without it tests are as they were.
+        let _ = sched_setaffinity(None, &one);
+    }
+}
+
+/// A test that failed leaves no container running.
+impl Drop for Coracle {
+    fn drop(&mut self) {
+        let runs =
+            |home: &Path| std::fs::read_dir(home.join("run/containers")).is_ok_and(|mut all| all.next().is_some());
+        if self.directory.is_some() && runs(&self.home) {
+            let ids = self.coracle(["ps", "-a", "-q", "--no-trunc"]);
+            let _ = self.coracle(["rm", "-f", "-v"].into_iter().chain(ids.text().lines()));
         }
     }
 }

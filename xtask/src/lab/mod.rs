@@ -69,9 +69,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut lab = arguments.machine.boot(&arguments.command, &[])?;
     let (mut out, mut err) = lab.outputs();
     let errors = thread::spawn(move || io::copy(&mut err, &mut io::stderr()));
-    // A reader who went away ends the lab as it would end a local command.
-    let _ = io::copy(&mut out, &mut io::stdout());
+    let output = thread::spawn(move || io::copy(&mut out, &mut io::stdout()));
     let status = lab.wait()?;
+    let _ = output.join();
     let _ = errors.join();
     Ok(ExitCode::from(status))
 }
