@@ -93,6 +93,26 @@ pub enum StateError {
         /// That process.
         pid: u32,
     },
+    /// No volume has that name.
+    #[error("no such volume: {name}")]
+    NoSuchVolume {
+        /// What was asked for.
+        name: String,
+    },
+    /// Containers use the volume, running or not.
+    #[error("volume {name} is used by {}", containers(.by))]
+    VolumeInUse {
+        /// The volume.
+        name: String,
+        /// Ids of those containers.
+        by: Vec<String>,
+    },
+    /// The volume is being removed.
+    #[error("volume {name} is being removed")]
+    VolumeGoes {
+        /// The volume.
+        name: String,
+    },
     /// No image has that id.
     #[error("no such image: {image}")]
     NoSuchImage {
@@ -193,6 +213,11 @@ impl StateError {
             }
             Self::ContainerRunning { name, .. } => format!("stop it first: `coracle stop {name}`"),
             Self::ImageInUse { container, .. } => format!("remove the container first: `coracle rm {container}`"),
+            Self::VolumeInUse { by, .. } => {
+                let first = by.first().map_or("", String::as_str);
+                format!("remove the container first: `coracle rm {}`", first.get(..12).unwrap_or(first))
+            }
+            Self::VolumeGoes { .. } => "try again in a moment".to_owned(),
             Self::NewerSchema { .. } => {
                 "use the newer version of Coracle, or another directory in CORACLE_HOME".to_owned()
             }
@@ -221,6 +246,11 @@ fn is_no_space(path: &Path, code: Option<ErrorCode>, error: &rusqlite::Error) ->
         }
         _ => false,
     }
+}
+
+fn containers(ids: &[String]) -> String {
+    let short: Vec<_> = ids.iter().map(|id| id.get(..12).unwrap_or(id)).collect();
+    format!("container{} {}", if short.len() == 1 { "" } else { "s" }, short.join(", "))
 }
 
 fn one_of(states: &[ContainerState]) -> String {

@@ -13,6 +13,8 @@
 //! | another status in `health`, but `starting` and `none` | `health_status: healthy`, `health_status: unhealthy` |
 //! | removed | `destroy` |
 //!
+//! A volume's record makes its `create` and `destroy` in the same way.
+//!
 //! Everything else (`stop`, `kill`, `restart`, `update`, `exec_…`, `attach`, …) is written by whoever does it:
 //! [`State::container_event`], [`State::insert_event`].
 
@@ -167,6 +169,12 @@ pub(crate) fn of_container(
     all.insert("name".to_owned(), container.name.clone());
     all.extend(attributes.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     insert(transaction, EventKind::Container, action, &container.id, &all)
+}
+
+/// An event of a volume, as part of a transaction.
+pub(crate) fn of_volume(transaction: &Transaction<'_>, action: &str, name: &str) -> Result<(), Failure> {
+    let attributes = [("driver".to_owned(), "block".to_owned())].into();
+    insert(transaction, EventKind::Volume, action, name, &attributes)
 }
 
 /// The events that a change of a container is.

@@ -39,6 +39,8 @@ pub mod image;
 mod images;
 mod reserve;
 mod schema;
+pub mod volume;
+mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -49,6 +51,7 @@ pub use container::{Claim, ContainerRecord, ContainerState, ProcessRef};
 pub use error::StateError;
 pub use event::{Attributes, Event, EventKind, EventQuery};
 pub use image::{ImageRecord, LayerRecord, RootRecord};
+pub use volume::VolumeRecord;
 
 type Result<T, E = StateError> = std::result::Result<T, E>;
 

@@ -13,7 +13,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What brings the schema from version n to n + 1, for n from 0.
-const MIGRATIONS: &[&str] = &[FIRST, SECOND, THIRD];
+const MIGRATIONS: &[&str] = &[FIRST, SECOND, THIRD, FOURTH];
 
 /// The version of the schema that this code reads and writes.
 #[allow(clippy::cast_possible_wrap, reason = "a handful")]
@@ -98,6 +98,21 @@ const THIRD: &str = "
     ) STRICT;
     CREATE TRIGGER events_bound AFTER INSERT ON events
         BEGIN DELETE FROM events WHERE seq <= NEW.seq - 10000; END;
+";
+
+/// Volumes, and which container uses which. A container that goes takes its uses along; a volume in use stays.
+const FOURTH: &str = "
+    CREATE TABLE volumes (
+        name        TEXT PRIMARY KEY,
+        created_at  INTEGER NOT NULL,           -- ns since 1970
+        record      TEXT NOT NULL               -- VolumeRecord as JSON
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE volume_uses (
+        container   TEXT NOT NULL REFERENCES containers (id) ON DELETE CASCADE,
+        volume      TEXT NOT NULL REFERENCES volumes (name) ON DELETE RESTRICT,
+        PRIMARY KEY (container, volume)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX uses_by_volume ON volume_uses (volume);
 ";
 
 pub(crate) enum SchemaError {
