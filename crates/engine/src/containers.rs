@@ -178,7 +178,7 @@ fn timings(timings: &crate::timings::Timings) -> Value {
 }
 
 /// Nanoseconds since 1970 as text; Docker's zero time for what did not happen.
-fn rfc3339(nanoseconds: Option<i64>) -> String {
+pub(crate) fn rfc3339(nanoseconds: Option<i64>) -> String {
     nanoseconds
         .and_then(|ns| jiff::Timestamp::from_nanosecond(i128::from(ns)).ok())
         .map_or_else(|| "0001-01-01T00:00:00Z".to_owned(), |time| format!("{time:.9}"))

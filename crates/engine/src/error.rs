@@ -7,7 +7,9 @@ use std::{
 
 use thiserror::Error;
 
-use crate::{keeper::wire::WireError, names::InvalidName, plan::PlanError, request::AcceleratorChoice};
+use crate::{
+    keeper::wire::WireError, mounts::MountError, names::InvalidName, plan::PlanError, request::AcceleratorChoice,
+};
 
 /// An error of the engine. [`Error::hint`] says what the user can do.
 #[derive(Debug, Error)]
@@ -76,6 +78,25 @@ pub enum Error {
     /// Records.
     #[error(transparent)]
     State(#[from] state::StateError),
+    /// Mounts.
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    /// A volume of another size than was asked for.
+    #[error("there is a volume {name} of {} already", crate::quantity::human_binary(*.size))]
+    VolumeSize {
+        /// The volume.
+        name: String,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// A volume whose disk another machine has.
+    #[error("volume {name} is in use by {}", holders(.by))]
+    VolumeAttached {
+        /// The volume.
+        name: String,
+        /// Names of the containers; none where they are gone and their machine is about to.
+        by: Vec<String>,
+    },
     /// Disks.
     #[error(transparent)]
     Volume(#[from] volume::VolumeError),
@@ -166,6 +187,10 @@ impl Error {
             Self::Plan(PlanError::TooLittleMemory(_)) => "give it more with `-m`",
             Self::Platform { .. } => "`coracle pull --platform` or `coracle load --platform` gets it for this platform",
             Self::KeeperVersion { .. } => "use the version of Coracle that started the container",
+            Self::VolumeSize { .. } => "a volume keeps its size: choose another name, or remove it first",
+            Self::VolumeAttached { .. } => {
+                "a volume belongs to one machine at a time, or to several that all mount it read-only (`:ro`)"
+            }
             Self::Running(_) => "`coracle rm -f` ends and removes it",
             _ => return None,
         };
@@ -176,6 +201,14 @@ impl Error {
 fn settings_hint(source: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {
     let kind = source.downcast_ref::<io::Error>()?.kind();
     (kind == io::ErrorKind::NotADirectory).then(|| "CORACLE_HOME and --home must name a directory".to_owned())
+}
+
+fn holders(names: &[String]) -> String {
+    match names {
+        [] => "a machine that is about to end".to_owned(),
+        [name] => format!("container {name}"),
+        names => format!("containers {}", names.join(", ")),
+    }
 }
 
 /// An error and its causes as one line, for records and for messages that carry text.

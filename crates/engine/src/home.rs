@@ -111,6 +111,12 @@ impl Home {
         self.containers().join(id)
     }
 
+    /// The directory of a volume.
+    #[must_use]
+    pub fn volume(&self, name: &str) -> PathBuf {
+        self.data.join("volumes").join(name)
+    }
+
     /// The directories of all containers' sockets.
     #[must_use]
     pub fn run_containers(&self) -> PathBuf {

@@ -29,7 +29,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | requests | [`request`], [`quantity`], [`capability`], [`rlimit`], [`environment`], [`names`] |
+//! | requests | [`request`], [`quantity`], [`capability`], [`rlimit`], [`environment`], [`names`], [`mounts`], [`rates`] |
 //! | planning | [`plan`], [`etc_files`], [`accelerator`] |
 //! | running | [`run`], [`keeper`], [`ending`], [`timings`] |
 //! | records | [`containers`], [`space`], [`reconcile`], [`process`] |
@@ -56,10 +56,12 @@ pub mod etc_files;
 pub mod files;
 pub mod home;
 pub mod keeper;
+pub mod mounts;
 pub mod names;
 pub mod plan;
 pub mod process;
 pub mod quantity;
+pub mod rates;
 pub mod reconcile;
 pub mod request;
 pub mod rlimit;
@@ -67,6 +69,7 @@ pub mod run;
 pub mod settings;
 pub mod space;
 pub mod timings;
+pub mod volumes;
 
 use std::{fmt, sync::Arc};
 

@@ -17,7 +17,14 @@ use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Task, Tmpfs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{capability, environment, etc_files, names, quantity, request::RunRequest, rlimit};
+use crate::{
+    capability, environment, etc_files,
+    mounts::{self, VolumeMount},
+    names, quantity, rates,
+    request::{RunRequest, TmpfsRequest},
+    rlimit,
+    volumes::VolumeDisk,
+};
 
 /// Default guest memory in bytes.
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
@@ -73,6 +80,12 @@ pub enum PlanError {
     /// `--cap-add`, `--cap-drop`.
     #[error(transparent)]
     Capability(#[from] capability::UnknownCapability),
+    /// `-v`, `--mount`.
+    #[error(transparent)]
+    Mount(#[from] mounts::MountError),
+    /// `--device-read-bps` and its siblings.
+    #[error(transparent)]
+    Rate(#[from] rates::RateError),
     /// `--ulimit`.
     #[error(transparent)]
     Rlimit(#[from] rlimit::RlimitError),
@@ -109,6 +122,8 @@ pub struct ImageDefaults {
     pub working_dir: String,
     /// `StopSignal`.
     pub stop_signal: Option<String>,
+    /// `Volumes`: the paths.
+    pub volumes: Vec<String>,
 }
 
 /// What the host has.
@@ -137,6 +152,8 @@ pub struct Files {
     pub root: Vec<Extent<PathBuf>>,
     /// The scratch disk.
     pub scratch: PathBuf,
+    /// The volumes' disks, in the order of [`Resolved::volumes`].
+    pub volumes: Vec<VolumeDisk>,
 }
 
 /// Everything about a container that does not depend on files: what the record keeps.
@@ -162,6 +179,9 @@ pub struct Resolved {
     pub memory_mib: u32,
     /// Bytes of the scratch disk.
     pub scratch_size: u64,
+    /// Its volumes.
+    #[serde(default)]
+    pub volumes: Vec<VolumeMount>,
 }
 
 /// What the keeper launches.
@@ -202,6 +222,7 @@ pub fn resolve(id: &str, request: &RunRequest, image: &ImageDefaults, host: &Hos
         vcpus: vcpus(request.cpu_milli, host)?,
         memory_mib: memory_mib(request.memory, host.memory)?,
         scratch_size: scratch_size(request.scratch_size)?,
+        volumes: mounts::resolve(id, &request.volumes, &request.tmpfs, &image.volumes)?,
     })
 }
 
@@ -212,7 +233,7 @@ pub fn resolve(id: &str, request: &RunRequest, image: &ImageDefaults, host: &Hos
 /// [`PlanError`] for capabilities and limits that do not exist.
 pub fn plan(request: &RunRequest, resolved: &Resolved, files: Files, host: &Host) -> Result<Plan, PlanError> {
     Ok(Plan {
-        machine: machine_spec(resolved, files),
+        machine: machine_spec(request, resolved, files)?,
         container: container_config(request, resolved, host),
         process: process_spec(request, resolved)?,
         tty: request.tty,
@@ -293,21 +314,33 @@ fn scratch_size(asked: Option<u64>) -> Result<u64, PlanError> {
     }
 }
 
-fn machine_spec(resolved: &Resolved, files: Files) -> MachineSpec<PathBuf> {
-    MachineSpec {
+fn machine_spec(request: &RunRequest, resolved: &Resolved, files: Files) -> Result<MachineSpec<PathBuf>, PlanError> {
+    let (scratch_rates, volume_rates) = rates::resolve(&request.rates, &resolved.volumes)?;
+    let scratch = Disk::new(SCRATCH_DISK, BlockBacking::Writable { file: files.scratch });
+    let mut disks = vec![
+        Disk::new(ROOT_DISK, BlockBacking::ReadOnly { extents: files.root }),
+        Disk { rates: scratch_rates, ..scratch },
+    ];
+    for (index, (VolumeDisk { path, shared }, rates)) in files.volumes.into_iter().zip(volume_rates).enumerate() {
+        let backing = if shared { BlockBacking::Shared { file: path } } else { BlockBacking::Writable { file: path } };
+        disks.push(Disk { rates, ..Disk::new(&volume_disk(index), backing) });
+    }
+    Ok(MachineSpec {
         vcpus: resolved.vcpus,
         memory_mib: resolved.memory_mib,
         kernel: files.kernel,
         initrd: files.initrd,
         cmdline: cmdline(),
-        disks: vec![
-            Disk::new(ROOT_DISK, BlockBacking::ReadOnly { extents: files.root }),
-            Disk::new(SCRATCH_DISK, BlockBacking::Writable { file: files.scratch }),
-        ],
+        disks,
         vsock: machine::Vsock { guest_cid: machine::vsock::GUEST_CID, channel: None },
         kernel_log: KernelLogRegion::STANDARD,
         console: None,
-    }
+    })
+}
+
+/// Serial of a volume's disk.
+fn volume_disk(index: usize) -> String {
+    format!("volume{index}")
 }
 
 /// The same for every machine: what a container is comes over the protocol after boot. The back end adds how to
@@ -333,8 +366,8 @@ fn container_config(request: &RunRequest, resolved: &Resolved, host: &Host) -> C
         hosts_file: etc_files::hosts(&resolved.hostname),
         resolv_conf: etc_files::resolv_conf(&host.resolv_conf, host.upstream_resolv_conf.as_deref()),
         privileged: request.privileged,
-        tmpfs: request.tmpfs.iter().map(|t| Tmpfs { path: t.path.clone(), options: t.options.clone() }).collect(),
-        volumes: Vec::new(),
+        tmpfs: request.tmpfs.iter().chain(mounts::tmpfs(&request.volumes)).map(tmpfs).collect(),
+        volumes: resolved.volumes.iter().enumerate().map(volume).collect(),
         shm_size: request.shm_size.unwrap_or(DEFAULT_SHM),
         sysctls: request.sysctls.clone(),
         limits: Limits {
@@ -343,6 +376,19 @@ fn container_config(request: &RunRequest, resolved: &Resolved, host: &Host) -> C
             pids: request.pids_limit,
         },
         wall_clock: (host.wall_clock.as_secs(), host.wall_clock.subsec_nanos()),
+    }
+}
+
+fn tmpfs(request: &TmpfsRequest) -> Tmpfs {
+    Tmpfs { path: request.path.clone(), options: request.options.clone() }
+}
+
+fn volume((index, mount): (usize, &VolumeMount)) -> protocol::VolumeMount {
+    protocol::VolumeMount {
+        disk: volume_disk(index),
+        path: mount.target.clone(),
+        read_only: mount.read_only,
+        copy_up: mount.copy_up,
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     error::Error,
     home::{self, Home},
     keeper::record,
-    process,
+    process, volumes,
 };
 
 /// Most time that is given to a killed machine to let go of its disk.
@@ -38,6 +38,7 @@ pub fn reconcile(state: &State, home: &Home) -> Result<(), Error> {
             bury(state, home, container, &boot_id)?;
         }
     }
+    later(volumes::finish_removals(state, home))?;
     sweep(state, &home.containers())?;
     sweep(state, &home.run_containers())
 }
@@ -66,7 +67,7 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
     });
     match written {
         Ok(record) if record.state != ContainerState::Exited => Ok(()),
-        Ok(_) if container.auto_remove => match record::remove_container(state, home, &container.id) {
+        Ok(_) if container.auto_remove => match record::remove_with_volumes(state, home, &container.id) {
             Err(Error::State(state::StateError::NoSuchContainer { .. })) => Ok(()),
             removed => removed,
         },
@@ -77,7 +78,7 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
         Err(state::StateError::StaleTransition { .. } | state::StateError::NoSuchContainer { .. }) => Ok(()),
         // Its own files may be what fills the disk, and a keeper that has run it is the only one it can have.
         Err(state::StateError::NoSpace { .. }) if container.auto_remove && container.state.is_live() => {
-            later(record::remove_container(state, home, &container.id))
+            later(record::remove_with_volumes(state, home, &container.id))
         }
         // Lists and removals must work on a full disk: they are the way out of it.
         Err(error) => later(Err(error.into())),

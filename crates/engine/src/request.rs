@@ -47,6 +47,10 @@ pub struct RunRequest {
     pub pids_limit: Option<u64>,
     /// Root read-only.
     pub read_only: bool,
+    /// Volumes, and tmpfs mounts asked for in the same way.
+    pub volumes: Vec<crate::mounts::MountRequest>,
+    /// How fast its disks may be used.
+    pub rates: Vec<crate::rates::RateRequest>,
     /// tmpfs mounts.
     pub tmpfs: Vec<TmpfsRequest>,
     /// Capabilities to add.

@@ -20,12 +20,15 @@ use crate::{
         record,
         wire::AttachedStreams,
     },
-    names,
+    mounts, names,
     plan::{self, Files, Host, ImageDefaults, Resolved},
     process, reconcile,
     request::{AcceleratorChoice, RunRequest},
     timings::{self, Timings},
 };
+
+/// Of the eight places for devices in the emulator's machine, root, scratch, vsock and entropy take four.
+const EMULATED_VOLUMES: usize = 4;
 
 /// How a container is run, apart from what it is.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,11 +94,13 @@ impl Engine {
 
         let root = self.images().root_device(&image)?;
         let unfinished = self.insert(&id, request, &resolved, &chosen, &image.id)?;
+        self.use_volumes(&id, &resolved.volumes)?;
         let files = Files {
             kernel: self.installation().kernel.clone(),
             initrd: self.installation().initrd.clone(),
             root: root.extents.iter().map(extent).collect(),
             scratch: self.make_scratch(&id, resolved.scratch_size)?,
+            volumes: self.volume_disks(&id, &resolved.volumes, volume_places(chosen.accelerator))?,
         };
         let auto_remove = request.auto_remove;
         let plan = plan::plan(request, &resolved, files, &host)?;
@@ -239,13 +244,21 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.finished {
             // What stays now is found by the next command: this process is responsible, and ends.
-            let _ = record::remove_container(self.engine.state(), self.engine.home(), &self.id);
+            let _ = record::remove_with_volumes(self.engine.state(), self.engine.home(), &self.id);
         }
     }
 }
 
 fn extent(extent: &image::RootExtent) -> Extent<std::path::PathBuf> {
     Extent { file: extent.path.clone(), offset: extent.offset, length: extent.length }
+}
+
+/// Places for volumes in a machine: the emulator's has fewer.
+fn volume_places(accelerator: monitor::Accelerator) -> usize {
+    match accelerator {
+        monitor::Accelerator::Kvm => mounts::MAX_VOLUMES,
+        monitor::Accelerator::Emulated => EMULATED_VOLUMES,
+    }
 }
 
 fn image_defaults(config: &oci_spec::image::ImageConfiguration) -> ImageDefaults {
@@ -257,6 +270,7 @@ fn image_defaults(config: &oci_spec::image::ImageConfiguration) -> ImageDefaults
         user: config.user().clone().unwrap_or_default(),
         working_dir: config.working_dir().clone().unwrap_or_default(),
         stop_signal: config.stop_signal().clone(),
+        volumes: config.volumes().clone().unwrap_or_default(),
     }
 }
 

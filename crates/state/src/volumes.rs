@@ -77,7 +77,8 @@ impl State {
     /// Where they cannot be read.
     pub fn volumes_of(&self, container: &str) -> Result<Vec<VolumeRecord>> {
         self.read(|transaction| {
-            let query = "SELECT record FROM volumes JOIN volume_uses ON volume = name WHERE container = ?1 ORDER BY name";
+            let query =
+                "SELECT record FROM volumes JOIN volume_uses ON volume = name WHERE container = ?1 ORDER BY name";
             let mut statement = transaction.prepare(query)?;
             let texts = statement.query_map([container], |row| row.get::<_, String>(0))?;
             texts.map(|text| Ok(serde_json::from_str(&text?)?)).collect()
@@ -168,7 +169,8 @@ fn existing(transaction: &Transaction<'_>, name: &str) -> Result<VolumeRecord, F
 }
 
 fn users(transaction: &Transaction<'_>, name: &str) -> Result<Vec<String>, Failure> {
-    let mut statement = transaction.prepare("SELECT container FROM volume_uses WHERE volume = ?1 ORDER BY container")?;
+    let mut statement =
+        transaction.prepare("SELECT container FROM volume_uses WHERE volume = ?1 ORDER BY container")?;
     let ids = statement.query_map([name], |row| row.get(0))?;
     Ok(ids.collect::<rusqlite::Result<_>>()?)
 }

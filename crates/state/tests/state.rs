@@ -282,7 +282,7 @@ fn records_of_the_first_version_are_brought_up_to_date() {
     assert_eq!(state.images().unwrap()[0].digests.len(), 1);
     let connection = rusqlite::Connection::open(path_of(&home)).unwrap();
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
-    assert_eq!(version, 3);
+    assert_eq!(version, 4);
 }
 
 #[test]

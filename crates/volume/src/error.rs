@@ -10,13 +10,13 @@ use crate::{MAX_SIZE, MIN_SIZE};
 #[non_exhaustive]
 pub enum VolumeError {
     /// A disk with less than a file system needs.
-    #[error("a scratch disk of {size} bytes is too small: it needs at least {} MiB", MIN_SIZE >> 20)]
+    #[error("a disk of {size} bytes is too small: it needs at least {} MiB", MIN_SIZE >> 20)]
     TooSmall {
         /// What was asked for.
         size: u64,
     },
     /// A disk larger than files can be.
-    #[error("a scratch disk of {size} bytes is too large: it can have at most {} TiB", MAX_SIZE >> 40)]
+    #[error("a disk of {size} bytes is too large: it can have at most {} TiB", MAX_SIZE >> 40)]
     TooLarge {
         /// What was asked for.
         size: u64,
@@ -48,7 +48,7 @@ pub enum VolumeError {
         /// What the system said.
         source: io::Error,
     },
-    /// The file is no scratch disk (any more).
+    /// The file is no disk (any more).
     #[error("{} is damaged: {problem}", path.display())]
     Damaged {
         /// The file.
@@ -85,7 +85,9 @@ impl VolumeError {
             Self::NoSpace { .. } => {
                 "free some space, remove images with `coracle rmi`, or set CORACLE_HOME to a directory on another disk"
             }
-            Self::TooSmall { .. } | Self::TooLarge { .. } => "choose another size with `--storage-opt size=`",
+            Self::TooSmall { .. } | Self::TooLarge { .. } => {
+                "choose another size: `--storage-opt size=` for scratch disks, `--opt size=` for volumes"
+            }
             _ => return None,
         };
         Some(hint.to_owned())

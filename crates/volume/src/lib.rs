@@ -1,4 +1,4 @@
-//! Writable disks: a container's scratch disk.
+//! Writable disks: a container's scratch disk, and the disks of volumes.
 //!
 //! # Design
 //!
@@ -9,19 +9,20 @@
 //!
 //! The file system is made so that mounting it writes next to nothing and space comes back: the inode tables are
 //! marked as zeroed (no background initialisation in the guest), the journal is small, nothing is kept for root.
-//! It holds `lost+found` and nothing else.
+//! It holds `lost+found` and nothing else. A volume's disk is made the same way, and kept ([`Volume`]).
 //!
 //! # Durability
 //!
 //! The template is fsynced before it gets its name. A clone is not: the guest's first flush makes it durable, and a
 //! disk that never saw one has nothing on it that anybody was promised. After a power cut [`Scratch::check`] tells a
-//! disk that can be mounted from one that has to be made again.
+//! disk that can be mounted from one that has to be made again. A volume's disk is synced before it gets its name.
 //!
 //! # Modules
 //!
-//! [`template`] runs `mkfs.ext4`, [`clone`] copies.
+//! [`template`] runs `mkfs.ext4`, [`clone`] copies, `disk` has the disks of volumes.
 
 mod clone;
+mod disk;
 mod error;
 mod template;
 
@@ -29,6 +30,7 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+pub use disk::{DISK_NAME, DiskLock, Volume};
 pub use error::VolumeError;
 
 type Result<T, E = VolumeError> = std::result::Result<T, E>;
@@ -63,16 +65,11 @@ impl Scratch {
     /// [`VolumeError::TooSmall`], [`VolumeError::TooLarge`], [`VolumeError::Exists`] where the container has one,
     /// [`VolumeError::NoMkfs`], or that it cannot be written. Nothing is left then.
     pub fn create(home: &Path, container_directory: &Path, size: u64) -> Result<PathBuf> {
-        let size = round(size)?;
         let path = container_directory.join(SCRATCH_NAME);
         if path.exists() {
             return Err(VolumeError::Exists { path });
         }
-        let template = template::open(home, size)?;
-        let part = Unfinished(container_directory.join("scratch.ext4.part"));
-        clone_to(&template, &part.0)?;
-        fs::rename(&part.0, &path).map_err(|e| VolumeError::io("create", &path, e))?;
-        std::mem::forget(part);
+        make(home, &path, size)?;
         Ok(path)
     }
 
@@ -96,7 +93,22 @@ impl Scratch {
     }
 }
 
-fn round(size: u64) -> Result<u64> {
+/// Makes a disk of `size` bytes at `path`, where there is none.
+fn make(home: &Path, path: &Path, size: u64) -> Result<()> {
+    let template = template::open(home, round(size)?)?;
+    let part = Unfinished(path.with_extension("ext4.part"));
+    clone_to(&template, &part.0)?;
+    fs::rename(&part.0, path).map_err(|e| VolumeError::io("create", path, e))?;
+    std::mem::forget(part);
+    Ok(())
+}
+
+/// The size that a disk gets for which `size` was asked.
+///
+/// # Errors
+///
+/// [`VolumeError::TooSmall`], [`VolumeError::TooLarge`].
+pub fn round(size: u64) -> Result<u64> {
     if size < MIN_SIZE {
         return Err(VolumeError::TooSmall { size });
     }

@@ -68,7 +68,7 @@ fn open_whole(path: &Path, size: u64) -> Result<Option<File>> {
     }
 }
 
-fn lock(path: &Path) -> Result<File> {
+pub(crate) fn lock(path: &Path) -> Result<File> {
     let failed = |e| VolumeError::io("lock", path, e);
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path).map_err(failed)?;
     file.lock().map_err(failed)?;

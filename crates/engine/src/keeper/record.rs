@@ -6,7 +6,7 @@ use monitor::{MachineProcess, Role};
 use state::{ContainerState, ProcessRef, State, StateError};
 
 use super::Launch;
-use crate::{ending::Ending, error::Error, home, process};
+use crate::{ending::Ending, error::Error, home, process, volumes};
 
 /// The keeper's pen. The database is opened for each change: a keeper that waits holds none of it.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ fn end(home: &home::Home, id: &str, ending: &Ending, remove: bool) -> Result<(),
     }
     let state = State::open(&home.database())?;
     state.update_container(id, |record| write_ending(record, ending))?;
-    if remove { remove_container(&state, home, id) } else { remove_run_directory(&home.run_container(id)) }
+    if remove { remove_with_volumes(&state, home, id) } else { remove_run_directory(&home.run_container(id)) }
 }
 
 /// Puts an ending into a record.
@@ -102,6 +102,14 @@ pub(crate) fn remove_container(state: &State, home: &home::Home, id: &str) -> Re
     home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))?;
     remove_run_directory(&home.run_container(id))?;
     state.remove_container(id)?;
+    Ok(())
+}
+
+/// Removes a container with the volumes that it has alone and that nobody named.
+pub(crate) fn remove_with_volumes(state: &State, home: &home::Home, id: &str) -> Result<(), Error> {
+    let own = volumes::own_volumes(state, id);
+    remove_container(state, home, id)?;
+    volumes::remove_own(state, home, &own);
     Ok(())
 }
 

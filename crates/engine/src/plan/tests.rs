@@ -22,6 +22,7 @@ fn image() -> ImageDefaults {
         user: "alice:crew".to_owned(),
         working_dir: "srv".to_owned(),
         stop_signal: Some("SIGINT".to_owned()),
+        volumes: Vec::new(),
     }
 }
 
@@ -34,6 +35,7 @@ fn files() -> Files {
             Extent { file: "/h/layers/l/data".into(), offset: 0, length: 4096 },
         ],
         scratch: "/h/containers/c/scratch.ext4".into(),
+        volumes: Vec::new(),
     }
 }
 

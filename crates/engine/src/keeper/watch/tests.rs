@@ -225,7 +225,8 @@ fn launch(home: Home, request: &RunRequest) -> Launch {
         resolv_conf: String::new(),
         upstream_resolv_conf: None,
     };
-    let files = Files { kernel: "/k".into(), initrd: "/i".into(), root: Vec::new(), scratch: "/s".into() };
+    let files =
+        Files { kernel: "/k".into(), initrd: "/i".into(), root: Vec::new(), scratch: "/s".into(), volumes: Vec::new() };
     let resolved = plan::resolve(ID, request, &image, &host).unwrap();
     Launch {
         id: ID.into(),
