@@ -29,7 +29,7 @@ pub(crate) fn exit_with(mut error: clap::Error) -> ! {
 /// clap's tip to write `-- -d` makes `-d` the image. Who asks for what Docker has and Coracle has not yet is told so.
 fn correct_tip(error: &mut clap::Error) {
     /// Flags of `docker run` that are not here yet.
-    const MISSING: [&str; 33] = [
+    const MISSING: [&str; 31] = [
         "-a",
         "-d",
         "-l",
@@ -53,7 +53,6 @@ fn correct_tip(error: &mut clap::Error) {
         "--label",
         "--link",
         "--log-driver",
-        "--mount",
         "--net",
         "--network",
         "--pid",
@@ -61,7 +60,6 @@ fn correct_tip(error: &mut clap::Error) {
         "--restart",
         "--stop-signal",
         "--stop-timeout",
-        "--volume",
         "--volumes-from",
     ];
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return };

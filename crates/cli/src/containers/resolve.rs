@@ -3,9 +3,9 @@
 use std::{fs, path::Path};
 
 use anyhow::Context as _;
-use engine::{RunRequest, environment};
+use engine::{RunRequest, environment, rates::RateRequest};
 
-use crate::containers::run_flags::RunFlags;
+use crate::containers::run_flags::{LimitFlags, RunFlags};
 
 /// The request that the flags of `run` make.
 pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
@@ -34,6 +34,8 @@ pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
         shm_size: limits.shm_size,
         pids_limit: limits.pids_limit.and_then(|limit| limit.0),
         read_only: files.read_only,
+        volumes: files.volume.iter().chain(&files.mount).cloned().collect(),
+        rates: rates(limits),
         tmpfs: files.tmpfs.clone(),
         cap_add: security.cap_add.clone(),
         cap_drop: security.cap_drop.clone(),
@@ -44,6 +46,11 @@ pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
         init: process.init,
         platform: given(&container.platform),
     })
+}
+
+fn rates(limits: &LimitFlags) -> Vec<RateRequest> {
+    let LimitFlags { device_read_bps, device_write_bps, device_read_iops, device_write_iops, .. } = limits;
+    [device_read_bps, device_write_bps, device_read_iops, device_write_iops].into_iter().flatten().cloned().collect()
 }
 
 /// An empty text is none.

@@ -6,8 +6,10 @@ use clap::{ArgAction, Args};
 use engine::{
     capability,
     environment::{self, EnvironmentError},
+    mounts::{self, MountRequest},
     names,
     quantity::{parse_cpus, parse_size},
+    rates::{self, RateError, RateKind, RateRequest},
     request::{
         self, TmpfsRequest, parse_hostname, parse_security_option, parse_storage_option, parse_sysctl, parse_tmpfs,
     },
@@ -134,6 +136,18 @@ pub(crate) struct LimitFlags {
     /// Size of the scratch disk, as in size=4g
     #[arg(long, value_name = "size=SIZE", value_parser = parse_storage_option)]
     pub(crate) storage_opt: Option<u64>,
+    /// Most bytes per second read from a disk: / or a volume; each of them if none is named
+    #[arg(long, value_name = "[DISK:]RATE", value_parser = rate(RateKind::ReadBytes))]
+    pub(crate) device_read_bps: Vec<RateRequest>,
+    /// Most bytes per second written to a disk
+    #[arg(long, value_name = "[DISK:]RATE", value_parser = rate(RateKind::WriteBytes))]
+    pub(crate) device_write_bps: Vec<RateRequest>,
+    /// Most reads per second from a disk
+    #[arg(long, value_name = "[DISK:]RATE", value_parser = rate(RateKind::ReadOperations))]
+    pub(crate) device_read_iops: Vec<RateRequest>,
+    /// Most writes per second to a disk
+    #[arg(long, value_name = "[DISK:]RATE", value_parser = rate(RateKind::WriteOperations))]
+    pub(crate) device_write_iops: Vec<RateRequest>,
     /// Size of /dev/shm
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) shm_size: Option<u64>,
@@ -145,6 +159,12 @@ pub(crate) struct FileFlags {
     /// Make the root read-only
     #[arg(long)]
     pub(crate) read_only: bool,
+    /// Mount a volume, made if it is missing
+    #[arg(short, long, value_name = "[NAME:]PATH[:ro]", value_parser = mounts::parse_volume)]
+    pub(crate) volume: Vec<MountRequest>,
+    /// Mount a volume or a tmpfs, as in type=volume,src=NAME,dst=PATH
+    #[arg(long, value_name = "KEY=VALUE,...", value_parser = mounts::parse_mount)]
+    pub(crate) mount: Vec<MountRequest>,
     /// Mount a tmpfs, with options as of mount(8)
     #[arg(long, value_name = "PATH[:OPTIONS]", value_parser = parse_tmpfs)]
     pub(crate) tmpfs: Vec<TmpfsRequest>,
@@ -168,6 +188,10 @@ pub(crate) struct SecurityFlags {
     /// Set a kernel parameter
     #[arg(long, value_name = "NAME=VALUE", value_parser = parse_sysctl)]
     pub(crate) sysctl: Vec<(String, String)>,
+}
+
+fn rate(kind: RateKind) -> impl Fn(&str) -> Result<RateRequest, RateError> + Clone {
+    move |text| rates::parse(text, kind)
 }
 
 /// `-1` is no limit.
