@@ -11,10 +11,10 @@ use serde::Serialize;
 
 use crate::{
     accelerator,
+    create::meminfo_bytes,
     home::{self, Home},
     quantity::human_decimal,
     request::AcceleratorChoice,
-    run::meminfo_bytes,
     settings::Installation,
 };
 

@@ -154,6 +154,55 @@ pub enum Error {
     /// It runs, and must not.
     #[error("container {0:?} is running")]
     Running(String),
+    /// It does not run, and must.
+    #[error("container {name:?} is not running: it is {state}")]
+    NotRunning {
+        /// Its name.
+        name: String,
+        /// Its state.
+        state: state::ContainerState,
+    },
+    /// Its machine stands still, and must not.
+    #[error("container {0:?} is paused")]
+    Paused(String),
+    /// Its machine does not stand still, and must.
+    #[error("container {0:?} is not paused")]
+    NotPaused(String),
+    /// What the record says of a container cannot be read: another version wrote it.
+    #[error("the record of container {name:?} cannot be read")]
+    UnreadableSpec {
+        /// The container.
+        name: String,
+        /// Why.
+        source: serde_json::Error,
+    },
+    /// What is not there.
+    #[error("{what} is not supported: {reason}")]
+    Unsupported {
+        /// What was asked for.
+        what: &'static str,
+        /// Why it is not there.
+        reason: &'static str,
+    },
+    /// A filter that cannot be.
+    #[error("invalid filter {key}={value}: {problem}")]
+    Filter {
+        /// What is filtered by.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is wrong with that.
+        problem: String,
+    },
+    /// A restart policy for what is removed when it ends.
+    #[error("container {0:?} is removed when it ends: it cannot have a restart policy")]
+    UpdateAutoRemove(String),
+    /// A log that is not kept.
+    #[error("container {0:?} keeps no log: it was made with --log-driver none")]
+    NoLog(String),
+    /// A container that is to get the name that it has.
+    #[error("container {0:?} has that name already")]
+    SameName(String),
 }
 
 impl Error {
@@ -192,6 +241,8 @@ impl Error {
                 "a volume belongs to one machine at a time, or to several that all mount it read-only (`:ro`)"
             }
             Self::Running(_) => "`coracle rm -f` ends and removes it",
+            Self::NotRunning { .. } => "`coracle start` starts it",
+            Self::Paused(_) => "`coracle unpause` lets it go on",
             _ => return None,
         };
         Some(hint.to_owned())

@@ -117,6 +117,12 @@ impl Home {
         self.data.join("volumes").join(name)
     }
 
+    /// The directory of a container's log.
+    #[must_use]
+    pub fn log(&self, id: &str) -> PathBuf {
+        self.container(id).join("log")
+    }
+
     /// The directories of all containers' sockets.
     #[must_use]
     pub fn run_containers(&self) -> PathBuf {

@@ -29,10 +29,13 @@
 //!
 //! | | |
 //! |---|---|
-//! | requests | [`request`], [`quantity`], [`capability`], [`rlimit`], [`environment`], [`names`], [`mounts`], [`rates`] |
-//! | planning | [`plan`], [`etc_files`], [`accelerator`] |
-//! | running | [`run`], [`keeper`], [`ending`], [`timings`] |
-//! | records | [`containers`], [`space`], [`reconcile`], [`process`] |
+//! | requests | [`request`], [`mounts`], [`rates`], [`quantity`], [`capability`], [`rlimit`], [`signals`], [`environment`], [`names`] |
+//! | planning | [`plan`], [`life`], [`etc_files`], [`accelerator`] |
+//! | beginning | [`create`], [`start`], [`run`], [`keeper`], [`timings`] |
+//! | living | [`attach`], [`exec`], [`logs`], [`top`], [`stats`], [`update`], [`rename`], [`wait`], [`events`] |
+//! | ending | [`stop`], [`remove`], [`prune`], [`ending`] |
+//! | disks | [`volumes`], [`files`] |
+//! | records | [`list`], [`inspect`], [`space`], [`reconcile`], [`process`], `claim`, `reach` |
 //! | the host | [`home`], [`settings`], [`doctor`] |
 //!
 //! # Threats
@@ -46,40 +49,71 @@
 //! | pids that are used again | a signal for a stranger | a process is its pid, start time and boot |
 
 pub mod accelerator;
+pub mod attach;
 pub mod capability;
-pub mod containers;
+mod claim;
+pub mod create;
 pub mod doctor;
 pub mod ending;
 pub mod environment;
 pub mod error;
 pub mod etc_files;
+pub mod events;
+pub mod exec;
 pub mod files;
 pub mod home;
+pub mod inspect;
 pub mod keeper;
+pub mod life;
+pub mod list;
+pub mod logs;
 pub mod mounts;
 pub mod names;
 pub mod plan;
 pub mod process;
+pub mod prune;
 pub mod quantity;
 pub mod rates;
+mod reach;
 pub mod reconcile;
+pub mod remove;
+pub mod rename;
 pub mod request;
 pub mod rlimit;
 pub mod run;
 pub mod settings;
+pub mod signals;
 pub mod space;
+pub mod start;
+pub mod stats;
+pub mod stop;
 pub mod timings;
+pub mod top;
+pub mod update;
 pub mod volumes;
+pub mod wait;
 
 use std::{fmt, sync::Arc};
 
 pub use crate::{
+    create::{CreateOptions, Created},
     ending::{Ending, Reason},
     error::Error,
+    events::{EventStream, EventsOptions},
+    exec::{Exec, ExecOptions, ExecRequest},
     home::{Environment, Home},
+    list::ContainerFilters,
+    logs::{LogStream, LogsOptions},
+    prune::ContainerPruneFilters,
+    remove::RemoveOptions,
     request::{AcceleratorChoice, RunRequest},
-    run::{Run, RunOptions},
+    run::{Run, RunEvent, RunOptions},
     settings::{Installation, Settings},
+    start::{StartOptions, StartOutcome},
+    stats::Stats,
+    top::Top,
+    update::UpdateRequest,
+    wait::WaitCondition,
 };
 pub use image;
 pub use protocol::{TerminalSize, VERSION as GUEST_PROTOCOL_VERSION};

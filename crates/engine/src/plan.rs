@@ -10,7 +10,7 @@
 //! is only backed as far as it is touched. The container's `memory.max` lies [`guest_reserve`] below what the
 //! machine has, so that a container that takes too much loses a process and not its machine.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec};
 use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Task, Tmpfs};
@@ -19,10 +19,12 @@ use thiserror::Error;
 
 use crate::{
     capability, environment, etc_files,
+    keeper::policy::{LogSettings, StopSettings},
+    life::{self, Healthcheck, LifeError},
     mounts::{self, VolumeMount},
     names, quantity, rates,
     request::{RunRequest, TmpfsRequest},
-    rlimit,
+    rlimit, signals,
     volumes::VolumeDisk,
 };
 
@@ -92,6 +94,9 @@ pub enum PlanError {
     /// A NUL byte in the command or the user.
     #[error("the {0} contains a NUL byte")]
     Nul(&'static str),
+    /// How it is stopped, checked or logged.
+    #[error(transparent)]
+    Life(#[from] LifeError),
     /// The image's environment.
     #[error("image {image:?} has an unusable environment")]
     ImageEnvironment {
@@ -122,8 +127,18 @@ pub struct ImageDefaults {
     pub working_dir: String,
     /// `StopSignal`.
     pub stop_signal: Option<String>,
-    /// `Volumes`: the paths.
+    /// `Labels`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// `Healthcheck`.
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
+    /// `Volumes`: paths.
+    #[serde(default)]
     pub volumes: Vec<String>,
+    /// `ExposedPorts`, as in `80/tcp`.
+    #[serde(default)]
+    pub exposed_ports: Vec<String>,
 }
 
 /// What the host has.
@@ -182,6 +197,21 @@ pub struct Resolved {
     /// Its volumes.
     #[serde(default)]
     pub volumes: Vec<VolumeMount>,
+    /// The image's labels and the request's.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// How it is stopped.
+    #[serde(default)]
+    pub stop: StopSettings,
+    /// Its health checks.
+    #[serde(default)]
+    pub health: Option<Healthcheck>,
+    /// How its output is kept.
+    #[serde(default)]
+    pub log: LogSettings,
+    /// The ports that the image exposes.
+    #[serde(default)]
+    pub exposed_ports: Vec<String>,
 }
 
 /// What the keeper launches.
@@ -211,6 +241,14 @@ pub fn resolve(id: &str, request: &RunRequest, image: &ImageDefaults, host: &Hos
     if user.contains('\0') {
         return Err(PlanError::Nul("user"));
     }
+    // What an image says wrongly is as if it said nothing.
+    let of_image = image.stop_signal.as_ref().filter(|text| signals::parse(text).is_ok());
+    let of_request = request.stop_signal.as_ref().filter(|text| !text.is_empty());
+    let stop_signal = of_request.or(of_image).map_or("SIGTERM", String::as_str);
+    let of_image = image.health.as_ref().filter(|health| health.spec().is_ok());
+    let health = Healthcheck::merged(of_image, &request.health)?;
+    // What a keeper could not do is said now.
+    health.as_ref().map(Healthcheck::spec).transpose()?;
     Ok(Resolved {
         argv,
         entrypoint_words,
@@ -218,11 +256,16 @@ pub fn resolve(id: &str, request: &RunRequest, image: &ImageDefaults, host: &Hos
         working_dir: absolute(request.working_dir.as_deref().unwrap_or(&image.working_dir)),
         user,
         hostname,
-        stop_signal: image.stop_signal.clone().unwrap_or_else(|| "SIGTERM".to_owned()),
+        stop_signal: stop_signal.to_owned(),
         vcpus: vcpus(request.cpu_milli, host)?,
         memory_mib: memory_mib(request.memory, host.memory)?,
         scratch_size: scratch_size(request.scratch_size)?,
         volumes: mounts::resolve(id, &request.volumes, &request.tmpfs, &image.volumes)?,
+        labels: image.labels.iter().chain(&request.labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
+        stop: life::stop(stop_signal, request.stop_timeout)?,
+        health,
+        log: life::log(request)?,
+        exposed_ports: image.exposed_ports.clone(),
     })
 }
 
@@ -283,6 +326,11 @@ fn env(request: &RunRequest, image: &ImageDefaults, hostname: &str) -> Result<Ve
 /// An image's working directory may be relative or empty: it counts from the root.
 fn absolute(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
+}
+
+/// The vCPUs and the MiB of memory of a request's machine.
+pub(crate) fn machine_size(request: &RunRequest, host: &Host) -> Result<(u8, u32), PlanError> {
+    Ok((vcpus(request.cpu_milli, host)?, memory_mib(request.memory, host.memory)?))
 }
 
 fn vcpus(asked: Option<u32>, host: &Host) -> Result<u8, PlanError> {
@@ -392,7 +440,7 @@ fn volume((index, mount): (usize, &VolumeMount)) -> protocol::VolumeMount {
     }
 }
 
-fn process_spec(request: &RunRequest, resolved: &Resolved) -> Result<ProcessSpec, PlanError> {
+pub(crate) fn process_spec(request: &RunRequest, resolved: &Resolved) -> Result<ProcessSpec, PlanError> {
     let bytes = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
     let bounding = capability::resolve(&request.cap_add, &request.cap_drop, request.privileged)?;
     Ok(ProcessSpec {

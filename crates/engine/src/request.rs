@@ -1,9 +1,11 @@
 //! What a caller asks for: plain data, checked where it is parsed, not yet resolved against an image or a host.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+pub use crate::keeper::policy::RestartPolicy;
 
 /// Run a container of an image.
 ///
@@ -69,6 +71,46 @@ pub struct RunRequest {
     pub init: bool,
     /// `OS/ARCH[/VARIANT]`.
     pub platform: Option<String>,
+    /// Labels, beside those of the image.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations: kept and shown.
+    pub annotations: BTreeMap<String, String>,
+    /// Signal that asks the process to end, instead of the image's.
+    pub stop_signal: Option<String>,
+    /// Seconds that it may take then; -1 is no limit.
+    pub stop_timeout: Option<i64>,
+    /// When it is started again.
+    pub restart: RestartPolicy,
+    /// Health checks, in place of the image's as far as they are given.
+    pub health: HealthRequest,
+    /// `--log-driver`.
+    pub log_driver: Option<String>,
+    /// `--log-opt`.
+    pub log_opts: BTreeMap<String, String>,
+    /// `oom_score_adj` of the process.
+    pub oom_score_adj: Option<i32>,
+    /// Seccomp profile: JSON, as Docker has it.
+    pub seccomp: Option<String>,
+}
+
+/// What a request says of health checks. What is missing is as the image has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthRequest {
+    /// None, whatever the image has.
+    pub none: bool,
+    /// What is run, by a shell.
+    pub command: Option<String>,
+    /// From the end of a check to the beginning of the next.
+    pub interval: Option<Duration>,
+    /// How long a check may take.
+    pub timeout: Option<Duration>,
+    /// For so long after the start failures do not count.
+    pub start_period: Option<Duration>,
+    /// The interval within the start period.
+    pub start_interval: Option<Duration>,
+    /// So many failures in a row make it unhealthy.
+    pub retries: Option<u32>,
 }
 
 /// A tmpfs mount.

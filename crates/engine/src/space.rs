@@ -4,7 +4,7 @@ use std::{fs, os::unix::fs::MetadataExt, path::Path};
 
 use state::ContainerRecord;
 
-use crate::{Engine, error::Error};
+use crate::{Engine, error::Error, prune::ContainerPruneFilters};
 
 /// Containers that were removed together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -22,30 +22,13 @@ impl Engine {
         bytes_on_disk(&self.home().container(id))
     }
 
-    /// Removes all containers that do not run and are not about to; with `until`, those that were created before
-    /// that moment, in nanoseconds since 1970.
+    /// [`Engine::container_prune`] of those that were created before `until`.
     ///
     /// # Errors
     ///
-    /// Whatever keeps one's files from being removed. What was removed by then stays removed.
+    /// As there.
     pub fn prune_containers(&self, until: Option<i64>) -> Result<PrunedContainers, Error> {
-        let mut pruned = PrunedContainers::default();
-        for container in self.containers()? {
-            if !is_over(&container) || until.is_some_and(|until| container.created_at >= until) {
-                continue;
-            }
-            let bytes = self.container_size(&container.id);
-            match self.remove_container(&container.id, false) {
-                Ok(()) => {
-                    pruned.ids.push(container.id);
-                    pruned.bytes += bytes;
-                }
-                // Somebody else was faster, or started it.
-                Err(Error::Running(_) | Error::State(state::StateError::NoSuchContainer { .. })) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(pruned)
+        self.container_prune(&ContainerPruneFilters { until, ..ContainerPruneFilters::default() })
     }
 }
 

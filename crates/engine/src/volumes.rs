@@ -168,7 +168,7 @@ impl Engine {
         let path = directory.join(volume::DISK_NAME);
         let attached = holders(self.state(), &path, &record.name, "");
         Ok(json!({
-            "CreatedAt": crate::containers::rfc3339(Some(record.created_at)),
+            "CreatedAt": crate::inspect::rfc3339(Some(record.created_at)),
             "Driver": DRIVER,
             "Labels": record.labels,
             "Mountpoint": directory,

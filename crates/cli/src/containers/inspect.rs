@@ -1,7 +1,7 @@
 //! `coracle inspect`.
 
 use clap::{Args, ValueEnum};
-use engine::{Engine, StateError, containers, image::ImageError};
+use engine::{Engine, StateError, image::ImageError};
 use serde_json::Value;
 
 use crate::{
@@ -46,7 +46,7 @@ pub(crate) struct ContainerInspectFlags {
 /// Shows all that there are, and complains about the others.
 pub(crate) fn inspect(engine: &Engine, flags: &InspectFlags) -> anyhow::Result<u8> {
     let (found, code) = report::each(&flags.names, |name| match flags.kind {
-        Some(InspectKind::Container) => Ok(containers::inspect(&engine.container(name)?)),
+        Some(InspectKind::Container) => Ok(engine.inspect(name, false)?),
         Some(InspectKind::Image) => images::inspect::inspected(engine, name),
         None => inspected(engine, name),
     });
@@ -56,8 +56,8 @@ pub(crate) fn inspect(engine: &Engine, flags: &InspectFlags) -> anyhow::Result<u
 
 /// A container of that name, else an image.
 fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
-    match engine.container(name) {
-        Ok(record) => return Ok(containers::inspect(&record)),
+    match engine.inspect(name, false) {
+        Ok(value) => return Ok(value),
         Err(engine::Error::State(StateError::NoSuchContainer { .. })) => {}
         Err(error) => return Err(error.into()),
     }
@@ -72,7 +72,7 @@ fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
 
 /// As [`inspect`], containers alone.
 pub(crate) fn inspect_containers(engine: &Engine, flags: &ContainerInspectFlags) -> anyhow::Result<u8> {
-    let (found, code) = report::each(&flags.names, |name| Ok(containers::inspect(&engine.container(name)?)));
+    let (found, code) = report::each(&flags.names, |name| Ok(engine.inspect(name, false)?));
     format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
     Ok(code)
 }

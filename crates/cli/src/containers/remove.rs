@@ -21,7 +21,7 @@ pub(crate) struct RmFlags {
 /// Removes all that can be removed, and complains about the others.
 pub(crate) fn remove(engine: &Engine, flags: &RmFlags) -> anyhow::Result<u8> {
     let (_, code) = report::each(&flags.containers, |name| {
-        engine.remove_container(name, flags.force)?;
+        engine.remove_container(name, &engine::RemoveOptions { force: flags.force, volumes: false })?;
         Ok(writeln!(io::stdout(), "{name}")?)
     });
     Ok(code)

@@ -45,6 +45,7 @@ pub(crate) fn request(flags: &RunFlags) -> anyhow::Result<RunRequest> {
         sysctls: security.sysctl.clone(),
         init: process.init,
         platform: given(&container.platform),
+        ..RunRequest::default()
     })
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn run(invocation: &Invocation, flags: &RunFlags) -> anyhow::Result<u
         streams: AttachedStreams { stdin: interactive, stdout: true, stderr: !tty },
         terminal_size: terminal::size().unwrap_or_default(),
         begun: invocation.begun,
+        ..RunOptions::default()
     };
     let pull = PullForRun {
         image: &request.image,
@@ -59,7 +60,8 @@ pub(crate) fn run(invocation: &Invocation, flags: &RunFlags) -> anyhow::Result<u
     let ending = run.wait(|| {});
     attached.finish();
     drop(raw);
-    let ending = ending?;
+    // Without an end, it was let go.
+    let Some(ending) = ending? else { return Ok(0) };
     explain(&ending);
     if flags.container.timings {
         let _ = std::io::stderr().write_all(ending.timings.table().as_bytes());

@@ -22,7 +22,7 @@ fn image() -> ImageDefaults {
         user: "alice:crew".to_owned(),
         working_dir: "srv".to_owned(),
         stop_signal: Some("SIGINT".to_owned()),
-        volumes: Vec::new(),
+        ..ImageDefaults::default()
     }
 }
 
