@@ -34,6 +34,8 @@ pub(crate) struct Settings {
     user: Option<String>,
     volumes: BTreeMap<String, Value>,
     working_dir: Option<String>,
+    /// What no change is about, such as health checks.
+    others: Map<String, Value>,
 }
 
 impl Settings {
@@ -43,7 +45,45 @@ impl Settings {
     ///
     /// [`ImageError::Change`] with the line that is none, and why.
     pub(crate) fn from_changes(changes: &[String]) -> Result<Self> {
-        let mut settings = Self::default();
+        Self::default().with_changes(changes)
+    }
+
+    /// What a configuration's `config` is already. What is not as it should be is left out; what changes cannot touch
+    /// stays as it is.
+    pub(crate) fn of(config: &Value) -> Self {
+        let Some(config) = config.as_object() else { return Self::default() };
+        let mut config = config.clone();
+        let mut take = |key: &str| config.remove(key).filter(|value| !value.is_null());
+        let texts = |value: Option<Value>| value.and_then(|value| serde_json::from_value::<Vec<String>>(value).ok());
+        let text = |value: Option<Value>| value.and_then(|value| value.as_str().map(str::to_owned));
+        let set = |value: Option<Value>| match value {
+            Some(Value::Object(set)) => set.into_iter().map(|(key, _)| (key, json!({}))).collect(),
+            _ => BTreeMap::new(),
+        };
+        let labels = take("Labels").and_then(|labels| serde_json::from_value(labels).ok());
+        let pair = |entry: &String| entry.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+        Self {
+            cmd: texts(take("Cmd")),
+            entrypoint: texts(take("Entrypoint")).filter(|words| !words.is_empty()),
+            env: texts(take("Env")).unwrap_or_default().iter().filter_map(pair).collect(),
+            exposed: set(take("ExposedPorts")),
+            labels: labels.unwrap_or_default(),
+            on_build: texts(take("OnBuild")).unwrap_or_default(),
+            stop_signal: text(take("StopSignal")),
+            user: text(take("User")).filter(|user| !user.is_empty()),
+            volumes: set(take("Volumes")),
+            working_dir: text(take("WorkingDir")).filter(|path| !path.is_empty()),
+            others: config,
+        }
+    }
+
+    /// Applies more instructions.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Settings::from_changes`].
+    pub(crate) fn with_changes(self, changes: &[String]) -> Result<Self> {
+        let mut settings = self;
         for line in changes.iter().flat_map(|change| lines(change)) {
             settings.apply(&line).map_err(|problem| ImageError::Change {
                 line: line.chars().take(200).collect(),
@@ -69,7 +109,8 @@ impl Settings {
             ("WorkingDir", self.working_dir.as_ref().map(|text| json!(text))),
         ];
         let members = members.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?)));
-        Value::Object(members.collect::<Map<_, _>>())
+        let others = self.others.iter().map(|(key, value)| (key.clone(), value.clone()));
+        Value::Object(others.chain(members).collect::<Map<_, _>>())
     }
 
     fn apply(&mut self, line: &str) -> Result<(), &'static str> {

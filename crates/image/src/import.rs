@@ -42,7 +42,7 @@ impl Images {
     pub fn import(&self, source: LoadSource, request: &ImportRequest, progress: &dyn Progress) -> Result<Loaded> {
         let name = request.name.as_deref().map(name_of).transpose()?;
         let settings = Settings::from_changes(&request.changes)?;
-        let created = created(request)?;
+        let created = created(request.created)?;
         let origin = label_of(&source);
         self.under_lease(|lease| {
             let layer = self.import_layer(lease, &origin, open(source)?, progress)?;
@@ -113,7 +113,7 @@ impl Images {
     }
 }
 
-fn name_of(text: &str) -> Result<String> {
+pub(crate) fn name_of(text: &str) -> Result<String> {
     let reference = Reference::parse(text)?;
     if reference.digest().is_some() {
         let problem = "a name that is given cannot have a digest";
@@ -122,9 +122,9 @@ fn name_of(text: &str) -> Result<String> {
     Ok(reference.to_string())
 }
 
-/// The specification of `SOURCE_DATE_EPOCH`: seconds since 1970, in decimal; what is none is an error.
-fn created(request: &ImportRequest) -> Result<i64> {
-    if let Some(created) = request.created {
+/// When an image is said to be made. The specification of `SOURCE_DATE_EPOCH`: seconds since 1970, in decimal; what is none is an error.
+pub(crate) fn created(asked: Option<i64>) -> Result<i64> {
+    if let Some(created) = asked {
         return Ok(created);
     }
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {

@@ -59,7 +59,7 @@ impl Images {
         Ok(RootDevice { extents: std::iter::once(root).chain(data).collect(), lease })
     }
 
-    fn whole_layer(&self, image: &ImageRecord, diff_id: &Digest, data_length: u64) -> Result<LayerFiles> {
+    pub(crate) fn whole_layer(&self, image: &ImageRecord, diff_id: &Digest, data_length: u64) -> Result<LayerFiles> {
         let damaged = |problem: String| ImageError::Damaged { image: label(image), problem };
         match self.store.layer(diff_id) {
             Ok(Some(layer)) if layer.facts.data_length == data_length => Ok(layer),
@@ -129,7 +129,7 @@ impl Images {
         Ok((ingest, written.blocks * erofs::BLOCK))
     }
 
-    fn changeset(&self, layer: &LayerFiles, limits: &Limits) -> Result<Changeset> {
+    pub(crate) fn changeset(&self, layer: &LayerFiles, limits: &Limits) -> Result<Changeset> {
         let bytes = self.store.read_tree(layer)?;
         let changeset =
             Changeset::decode(bytes, limits).map_err(|source| ImageError::Tree { diff_id: layer.diff_id, source })?;
