@@ -151,6 +151,9 @@ pub enum Error {
         /// Why.
         error: String,
     },
+    /// A container's files.
+    #[error(transparent)]
+    Files(#[from] crate::files::FilesError),
     /// It runs, and must not.
     #[error("container {0:?} is running")]
     Running(String),
@@ -227,6 +230,7 @@ impl Error {
             Self::Registry(error) => return error.hint(),
             Self::State(error) => return error.hint(),
             Self::Volume(error) => return error.hint(),
+            Self::Files(error) => return error.hint(),
             Self::Kvm { hint, .. } => {
                 let emulate = format!("`--accel {}` needs no KVM", AcceleratorChoice::Emulated);
                 return Some(hint.iter().chain([&emulate]).map(String::as_str).collect::<Vec<_>>().join("; "));

@@ -8,10 +8,24 @@
 //! | [`Engine::stat_path`], [`Engine::copy_out`] | one path of it |
 //! | [`Engine::copy_in`] | an archive unpacked below one path of it |
 
+mod archive;
+mod changes;
+mod commit;
+mod diff;
+mod disk;
+mod error;
+mod export;
+mod mount_points;
+mod view;
+
 use std::{
+    ffi::OsString,
     io::{Read, Write},
+    os::unix::ffi::OsStringExt,
     path::PathBuf,
 };
+
+pub use error::FilesError;
 
 use crate::{Engine, error::Error};
 
@@ -99,35 +113,6 @@ pub struct CopyInOptions {
 }
 
 impl Engine {
-    /// What a container changed in its image, sorted by path, as `docker diff` lists it.
-    ///
-    /// # Errors
-    ///
-    /// Where there is no such container, or its disk or its image cannot be read.
-    pub fn diff(&self, name: &str) -> Result<Vec<Change>, Error> {
-        Err(self.files_are_not_read(name))
-    }
-
-    /// Writes the whole tree of a container as a tar archive.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Engine::diff`], and what `out` says.
-    pub fn export(&self, name: &str, out: &mut dyn Write) -> Result<(), Error> {
-        let _ = out;
-        Err(self.files_are_not_read(name))
-    }
-
-    /// Makes an image of a container's image and what it changed; returns the image's id.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Engine::diff`], and [`image::ImageError`].
-    pub fn commit(&self, name: &str, request: &CommitRequest) -> Result<String, Error> {
-        let _ = request;
-        Err(self.files_are_not_read(name))
-    }
-
     /// What a path of a container is. Symbolic links on the way to it are followed, it itself is not.
     ///
     /// # Errors
@@ -172,4 +157,9 @@ impl Engine {
             Err(error) => error,
         }
     }
+}
+
+/// The absolute path in a container that a path without a leading slash means.
+fn path_of(path: &[u8]) -> PathBuf {
+    OsString::from_vec([b"/", path].concat()).into()
 }
