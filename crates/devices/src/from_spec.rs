@@ -77,7 +77,7 @@ pub fn from_spec(
         if disks[..position].iter().any(|other| other.id == disk.id) {
             return Err(SpecError::DuplicateDisk(id.clone()));
         }
-        devices.push(Box::new(Block::new(backing(disk, files)?, id)));
+        devices.push(Box::new(Block::new(backing(disk, files)?, id, disk.rates)));
     }
     devices.push(Box::new(make_vsock(vsock, files)?));
     devices.push(Box::new(Rng::new()));

@@ -21,6 +21,7 @@
 //!   an `Engine` (what it does with its queues), and the engine has no thread: a worker lends it one.
 //! - [`chain`]: descriptor chains, checked. `buffers`: vectored system calls on guest memory, the one place where
 //!   addresses go to the kernel. `worker`: the thread.
+//! - `rate`: how fast a device may be used, as token buckets over a clock.
 //! - [`serial`], [`kernel_log`]: what a guest says outside of virtio.
 //! - [`from_spec()`]: from the description of a machine to its devices.
 //!
@@ -51,6 +52,7 @@
 //! | descriptors or headers changed while a request is served | each is read once, into host memory | `chain::tests` |
 //! | sectors beyond the disk, sums that overflow, writes to a read-only disk | checked arithmetic before any I/O; the backing has no write path | `block::tests` |
 //! | one request that takes for ever | bounds: data per block request, ranges per discard, entropy per request, packets per round | `block::tests`, `rng::tests` |
+//! | a disk used faster than it may, by large requests, floods, resets or idling before | requests wait aside, no more than the ring has entries; each is paid for, debts outlive resets | `rate`, `block::tests` |
 //! | memory of the host filled by vsock | backlog at most `buf_alloc` per connection and 32 MiB in all; [`vsock::CONNECTIONS_MAX`]; resets that wait are counted, and beyond that the guest is not listened to | `vsock::tests::hostile` |
 //! | a stream that is not read, on either side | credit one way, the socket's buffer the other; other streams go on | `vsock::tests::flow` |
 //! | forged vsock addresses | only the guest's own context identifier to the host's; ports are per machine, no host vsock exists | `vsock::tests::hostile` |
@@ -68,6 +70,7 @@ pub mod device;
 mod from_spec;
 pub mod kernel_log;
 pub mod mmio;
+mod rate;
 pub mod rng;
 pub mod serial;
 #[cfg(test)]

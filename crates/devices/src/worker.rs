@@ -12,9 +12,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use std::{io, mem};
 
-use rustix::event::epoll;
+use rustix::event::{Timespec, epoll};
 use virtio_queue::{Queue, QueueT};
 use vm_memory::GuestMemoryMmap;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -168,11 +169,12 @@ impl Poller {
         let _ = epoll::delete(&self.0, fd);
     }
 
-    /// Sleeps until something is ready; with `block` false, only asks.
-    pub(crate) fn wait(&self, block: bool) -> Vec<Ready> {
-        let now = rustix::event::Timespec::default();
+    /// Sleeps until something is ready, or until `patience` is over; for ever without one.
+    pub(crate) fn wait(&self, patience: Option<Duration>) -> Vec<Ready> {
+        // What no clock can say is for ever.
+        let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         let mut events = [MaybeUninit::uninit(); EVENTS];
-        match epoll::wait(&self.0, &mut events, if block { None } else { Some(&now) }) {
+        match epoll::wait(&self.0, &mut events, patience.as_ref()) {
             Ok((events, _)) => events
                 .iter()
                 .map(|event| {
@@ -203,6 +205,16 @@ pub(crate) trait RequestEngine: Send + 'static {
     /// Serves some of the available requests; whether any was used. More may be left.
     fn process(&mut self, memory: &GuestMemoryMmap, queue: &mut Queue, stop: Option<&Stop>)
     -> Result<bool, QueueError>;
+
+    /// Whether it takes more requests off its queues before it has finished some that it holds.
+    fn accepts_more(&self, _queue: &Queue) -> bool {
+        true
+    }
+
+    /// In what time it can go on with requests that it holds, if it holds any.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 }
 
 /// The body of a worker for a [`RequestEngine`].
@@ -228,7 +240,10 @@ pub(crate) fn serve_requests<E: RequestEngine>(
         if stop.requested() {
             break;
         }
-        for ready in poller.wait(true) {
+        let patience = engine.patience();
+        // What was held may go on now, whoever it was that woke us.
+        dirty.fill(patience.is_some());
+        for ready in poller.wait(patience) {
             if let Some(dirty) = usize::try_from(ready.token).ok().and_then(|index| dirty.get_mut(index)) {
                 *dirty = true;
             }
@@ -251,7 +266,7 @@ fn serve_queue<E: RequestEngine>(
         if !matches!(used, Ok(false)) && queue.needs_notification(memory)? {
             interrupt.queue(u16::try_from(index).unwrap_or(u16::MAX));
         }
-        let more = used? || queue.enable_notification(memory)?;
+        let more = used? || (engine.accepts_more(queue) && queue.enable_notification(memory)?);
         if !more || stop.requested() {
             return Ok(());
         }

@@ -6,12 +6,16 @@
 //!
 //! Writes are buffered until the driver flushes (`VIRTIO_BLK_F_FLUSH` → `fdatasync`); a driver that did not
 //! accept that feature gets a flush after every write. Discard punches holes, so a scratch disk gives space back.
+//!
+//! A device may be limited in bytes and in requests per second, reads and writes apart: `rate` has the buckets. A
+//! flush is a write of no bytes, a discard one of a sector, and zeroes count with their length.
 
 mod backing;
 mod config;
 mod engine;
 mod request;
 
+use machine::DiskRates;
 use virtio_queue::Queue;
 
 pub use backing::{Backing, BackingError, EXTENT_ALIGNMENT, Extents, MAX_EXTENTS, ReadOnlyExtent, Writable};
@@ -52,9 +56,16 @@ pub struct Block {
 }
 
 impl Block {
-    /// A device over `backing` that calls itself `serial` (its first 20 bytes).
+    /// A device over `backing` that calls itself `serial` (its first 20 bytes) and is used no faster than `rates`.
     #[must_use]
-    pub fn new(backing: Backing, serial: &str) -> Self {
+    pub fn new(backing: Backing, serial: &str, rates: DiskRates) -> Self {
+        let mut engine = Engine::new(backing, serial);
+        engine.limit(rates);
+        Self::with_engine(engine)
+    }
+
+    fn with_engine(engine: Engine) -> Self {
+        let backing = engine.backing();
         let features = features::SIZE_MAX | features::SEG_MAX | features::BLK_SIZE | features::TOPOLOGY;
         let kind = if backing.is_read_only() {
             features::RO
@@ -64,7 +75,7 @@ impl Block {
         Self {
             config: config::encode(backing.sectors(), backing.is_read_only()),
             features: feature::RING | features | kind,
-            runner: Runner::new(Engine::new(backing, serial)),
+            runner: Runner::new(engine),
         }
     }
 }
@@ -101,6 +112,12 @@ impl VirtioDevice for Block {
 
     fn quiesce(&mut self) -> Vec<Queue> {
         self.runner.stop()
+    }
+
+    fn reset(&mut self) {
+        if let Some(engine) = self.runner.idle() {
+            engine.reset();
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
+use std::time::Duration;
 
+use machine::{DiskRates, Rate};
 use proptest::prelude::*;
 use virtio_queue::QueueT;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -9,6 +11,10 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use super::*;
 use crate::device::ActiveQueue;
 use crate::testing::{Counter, DATA, MEMORY, Ring, eventually, get, memory, put};
+use crate::worker::RequestEngine;
+
+#[path = "rate_tests.rs"]
+mod rate_tests;
 
 const HEADER: u64 = DATA;
 const STATUS: u64 = DATA + 0x100;
@@ -292,7 +298,7 @@ fn active(ring: &Ring, counter: &Arc<Counter>, kick: &EventFd) -> Activation {
 fn the_worker_serves_kicks_stops_and_goes_on() {
     let mut ring = Ring::new(&memory(), 0, QUEUE_SIZE);
     let (counter, kick) = (Arc::new(Counter::default()), EventFd::new(EFD_NONBLOCK).unwrap());
-    let mut device = Block::new(Backing::writable(Arc::new(disk())).unwrap(), "x");
+    let mut device = Block::new(Backing::writable(Arc::new(disk())).unwrap(), "x", DiskRates::default());
     let mut activation = active(&ring, &counter, &kick);
     for _ in 0..3 {
         device.activate(activation).unwrap();
@@ -317,7 +323,7 @@ fn the_worker_serves_kicks_stops_and_goes_on() {
 fn a_broken_ring_asks_for_a_reset_and_stops_cleanly() {
     let mut ring = Ring::new(&memory(), 0, QUEUE_SIZE);
     let (counter, kick) = (Arc::new(Counter::default()), EventFd::new(EFD_NONBLOCK).unwrap());
-    let mut device = Block::new(Backing::writable(Arc::new(disk())).unwrap(), "x");
+    let mut device = Block::new(Backing::writable(Arc::new(disk())).unwrap(), "x", DiskRates::default());
     ring.set_available(9999);
     device.activate(active(&ring, &counter, &kick)).unwrap();
     eventually("a request for reset", || counter.needs_reset.load(std::sync::atomic::Ordering::SeqCst) == 1);
@@ -328,7 +334,7 @@ fn a_broken_ring_asks_for_a_reset_and_stops_cleanly() {
 fn an_unusable_queue_is_not_activated() {
     let ring = Ring::new(&memory(), 0, QUEUE_SIZE);
     let (counter, kick) = (Arc::new(Counter::default()), EventFd::new(EFD_NONBLOCK).unwrap());
-    let mut device = Block::new(Backing::writable(Arc::new(disk())).unwrap(), "x");
+    let mut device = Block::new(Backing::writable(Arc::new(disk())).unwrap(), "x", DiskRates::default());
     let mut activation = active(&ring, &counter, &kick);
     activation.queues[0].queue.set_used_ring_address(None, Some(1));
     assert!(matches!(device.activate(activation), Err(ActivateError::Queue(0))));

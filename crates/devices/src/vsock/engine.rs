@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::event::epoll::EventFlags;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
@@ -115,7 +116,7 @@ impl Engine {
             activation.interrupt.needs_reset();
             while !stop.requested() {
                 // Nothing is read from here on, so each edge wakes this once.
-                self.poller.wait(true);
+                self.poller.wait(None);
             }
         }
         self.unwatch(&activation.queues, stop);
@@ -156,7 +157,7 @@ impl Engine {
 
     /// Looks at the channel and the streams; with `block`, sleeps until there is something to see.
     pub fn poll(&mut self, block: bool) {
-        for Ready { token, flags } in self.poller.wait(block) {
+        for Ready { token, flags } in self.poller.wait((!block).then_some(Duration::ZERO)) {
             match token {
                 STOP | KICK => {}
                 CHANNEL => self.channel_ready = true,
