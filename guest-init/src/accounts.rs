@@ -19,6 +19,9 @@ pub struct Identity {
     pub home: Vec<u8>,
 }
 
+/// Most bytes of a user's name that are shown.
+const MAX_NAME: usize = 32;
+
 struct User<'a> {
     name: &'a [u8],
     uid: u32,
@@ -66,6 +69,17 @@ fn groups(group: &[u8]) -> impl Iterator<Item = Group<'_>> {
         let members = fields::<4>(line).map_or(&line[..0], |[_, _, _, members]| members);
         Some(Group { name, gid: parse_id(gid)?, members })
     })
+}
+
+/// The names of users, by number. The first line of a number counts.
+#[must_use]
+pub fn names(passwd: &[u8]) -> std::collections::BTreeMap<u32, String> {
+    let mut names = std::collections::BTreeMap::new();
+    for user in users(passwd) {
+        let name = user.name.get(..MAX_NAME).unwrap_or(user.name);
+        names.entry(user.uid).or_insert_with(|| String::from_utf8_lossy(name).into_owned());
+    }
+    names
 }
 
 fn find_group(group_file: &[u8], wanted: &str) -> Result<u32, String> {

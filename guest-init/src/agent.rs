@@ -1,32 +1,39 @@
 //! The loop of guest init: what the host says, what children say, whose streams can move, who ended.
+//!
+//! `questions`: what the host asks. `endings`: of processes, containers and the machine.
+
+mod endings;
+mod questions;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use protocol::{
-    ContainerConfig, ContainerId, ExitStatus, FrameBuffer, GuestMessage, HostMessage, ProcessId, ProcessSpec,
+    ContainerConfig, ContainerId, FrameBuffer, GuestMessage, HostMessage, ProcessId, ProcessSpec, RequestId,
     SpawnError, Stdio, encode_frame,
 };
 use rustix::event::epoll::{self, EventData, EventFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::process::{Pid, WaitOptions, WaitStatus};
+use rustix::process::Pid;
 
 use crate::channel::{self, Heard, Listener};
 use crate::container::{self, Container, State};
+use crate::errand::Errand;
 use crate::exec::{self, Parts};
 use crate::failure::{Context, Failure, Result};
 use crate::platform::Platform;
 use crate::process::{Phase, Process, Streams};
-use crate::pump::{self, Direction, Pump};
+use crate::pump::{self, Pump};
 use crate::{log, sys};
 
 /// Most bytes of an error that are sent: errors name paths and values that may be long.
 const MAX_ERROR: usize = 2048;
 
-/// How long killed processes may take to end when the machine is powered off.
-const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a further process of a container may take to start: its container may keep it from that, by a FUSE server
+/// below `/etc` for one. Less than the host waits.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the host may take to see that the machine powers off.
 const FAREWELL_TIMEOUT: Duration = Duration::from_millis(500);
@@ -38,6 +45,7 @@ enum Role {
     Children,
     Container(ContainerId),
     Process(ProcessId),
+    Errand(RequestId),
 }
 
 const CONTROL: u64 = 0;
@@ -57,6 +65,7 @@ pub(crate) struct Agent<'a> {
     last_key: u64,
     containers: BTreeMap<ContainerId, Container>,
     processes: BTreeMap<ProcessId, Process>,
+    errands: BTreeMap<RequestId, Errand>,
     chunk: Vec<u8>,
 }
 
@@ -100,6 +109,7 @@ impl<'a> Agent<'a> {
             last_key: CHILDREN,
             containers: BTreeMap::new(),
             processes: BTreeMap::new(),
+            errands: BTreeMap::new(),
             chunk: vec![0; pump::CHUNK],
         })
     }
@@ -129,7 +139,8 @@ impl<'a> Agent<'a> {
 
     fn turn(&mut self) -> std::result::Result<(), End> {
         let mut events = Vec::with_capacity(64);
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
+        let timeout = self.timeout();
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(End::Fatal(Failure(format!("wait for events: {errno}")))),
         }
@@ -141,10 +152,35 @@ impl<'a> Agent<'a> {
                 Some(Role::Children) => self.reap(),
                 Some(Role::Container(container)) => self.hear_container(&container),
                 Some(Role::Process(process)) => self.serve_process(process, key),
+                Some(Role::Errand(request)) => self.hear_errand(request),
                 None => {}
             }
         }
+        if timeout.is_some() {
+            self.look_at_the_clock();
+        }
         Ok(())
+    }
+
+    /// How long nothing needs to be done.
+    fn timeout(&self) -> Option<Timespec> {
+        let errands = self.errands.values().map(|errand| errand.until);
+        let next = errands.chain(self.processes.values().filter_map(|process| process.until)).min()?;
+        // A millisecond more than needed, never a busy loop.
+        let left = next.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        Timespec::try_from(left).ok()
+    }
+
+    /// Gives up what takes too long.
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        let late = |until: Option<Instant>| until.is_some_and(|until| until <= now);
+        let errands: Vec<RequestId> =
+            self.errands.iter().filter(|(_, errand)| late(Some(errand.until))).map(|(request, _)| *request).collect();
+        errands.into_iter().for_each(|request| self.give_errand_up(request));
+        let processes: Vec<ProcessId> =
+            self.processes.iter().filter(|(_, known)| late(known.until)).map(|(process, _)| *process).collect();
+        processes.into_iter().for_each(|process| self.process_is_late(process));
     }
 
     fn read_control(&mut self) -> std::result::Result<(), End> {
@@ -174,10 +210,7 @@ impl<'a> Agent<'a> {
                     terminal.resize(size);
                 }
             }
-            HostMessage::Ask { container, request, .. } => {
-                let answer = protocol::Answer::Refused("the guest has no answer".to_owned());
-                self.say(&GuestMessage::Answer { container, request, answer });
-            }
+            HostMessage::Ask { container, request, question } => self.ask(container, request, &question),
             HostMessage::PowerOff => return Err(End::PowerOff),
         }
         Ok(())
@@ -281,6 +314,7 @@ impl<'a> Agent<'a> {
         }
         let streams = Streams::open(self.platform, stdio, &container.terminals)?;
         let is_terminal = streams.terminal.is_some();
+        let mut until = None;
         let (pid, listener) = match std::mem::replace(&mut container.state, State::Occupied) {
             State::Ready(listener) => {
                 listener
@@ -291,7 +325,10 @@ impl<'a> Agent<'a> {
                 let _ = epoll::delete(&self.epoll, &listener.channel);
                 (container.first, listener)
             }
-            _ => start_another(container, &self.own_program, &self.own_namespaces, spec, &streams)?,
+            _ => {
+                until = Some(Instant::now() + START_TIMEOUT);
+                start_another(container, &self.own_program, &self.own_namespaces, spec, &streams)?
+            }
         };
         let oom_kills = container.cgroup.oom_kills();
         self.forget_container_keys(id);
@@ -303,8 +340,10 @@ impl<'a> Agent<'a> {
             .map(|(direction, source, sink)| Pump::new(direction, source, sink, self.new_key(Role::Process(process))));
         let pumps = pumps.collect();
         let phase = Phase::Starting { listener, ended: None, signals: Vec::new() };
-        let process_state = Process { container: id.clone(), pid, phase, pumps, terminal: streams.terminal, oom_kills };
-        self.processes.insert(process, process_state);
+        let first = until.is_none();
+        let (container, terminal) = (id.clone(), streams.terminal);
+        let known = Process { container, pid, first, phase, until, cut: false, pumps, terminal, oom_kills };
+        self.processes.insert(process, known);
         self.run_pumps(process, None);
         Ok(())
     }
@@ -336,12 +375,12 @@ impl<'a> Agent<'a> {
     /// Runs one pump of a process, or all.
     fn run_pumps(&mut self, process: ProcessId, key: Option<u64>) {
         let Some(known) = self.processes.get_mut(&process) else { return };
-        let (epoll, chunk, roles) = (&self.epoll, &mut self.chunk, &mut self.roles);
+        let (epoll, chunk, roles, cut) = (&self.epoll, &mut self.chunk, &mut self.roles, known.cut);
         known.pumps.retain_mut(|pump| {
             if key.is_some_and(|key| key != pump.key()) {
                 return true;
             }
-            let goes_on = pump.run(epoll, chunk);
+            let goes_on = pump.run(epoll, chunk) && !(cut && pump.end_if_idle(epoll));
             if !goes_on {
                 roles.remove(&pump.key());
             }
@@ -359,6 +398,7 @@ impl<'a> Agent<'a> {
         let error = match heard {
             Heard::Running => {
                 known.phase = Phase::Running;
+                known.until = None;
                 let pid = known.pid;
                 let at = now();
                 self.forget_listener(process);
@@ -380,6 +420,25 @@ impl<'a> Agent<'a> {
         self.say(&GuestMessage::SpawnFailed { container, process, error: shorten_spawn_error(error) });
     }
 
+    /// A process takes too long to start, or its output does not end after it did.
+    fn process_is_late(&mut self, process: ProcessId) {
+        let Some(known) = self.processes.get_mut(&process) else { return };
+        known.until = None;
+        if let Phase::Draining(_) = known.phase {
+            known.cut = true;
+            self.run_pumps(process, None);
+            self.finish_if_drained(process);
+            return;
+        }
+        if !known.has_ended() {
+            let _ = sys::kill(known.pid.as_raw_pid(), libc::SIGKILL);
+        }
+        let container = known.container.clone();
+        self.forget(process);
+        let error = SpawnError::Other(format!("the process did not start within {} s", START_TIMEOUT.as_secs()));
+        self.say(&GuestMessage::SpawnFailed { container, process, error });
+    }
+
     /// Drops what is kept of a listener, which is dropped with its phase.
     fn forget_listener(&mut self, process: ProcessId) {
         let Some(known) = self.processes.get(&process) else { return };
@@ -393,103 +452,6 @@ impl<'a> Agent<'a> {
             known.pumps.iter_mut().for_each(|pump| pump.cancel(&self.epoll));
         }
         self.forget_process_keys(process);
-    }
-
-    // Endings.
-
-    /// Reaps all children that ended.
-    fn reap(&mut self) {
-        let mut information = [0; 128];
-        while rustix::io::read(&self.children, &mut information).is_ok() {}
-        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
-            if let Some(status) = exit_status(status) {
-                self.child_ended(pid, status);
-            }
-        }
-    }
-
-    fn child_ended(&mut self, pid: Pid, status: ExitStatus) {
-        let process = self.processes.iter().find(|(_, process)| process.pid == pid && !process.has_ended());
-        if let Some(process) = process.map(|(process, _)| *process) {
-            // Its last word may still lie in its channel.
-            self.hear_process(process);
-            self.ended(process, status);
-        }
-        let container = self.containers.iter().find(|(_, container)| container.first == pid);
-        if let Some(id) = container.map(|(id, _)| id.clone()) {
-            self.hear_container(&id);
-            let Some(container) = self.containers.get_mut(&id) else { return };
-            let had_started = matches!(container.state, State::Occupied);
-            container.state = State::Over;
-            if !had_started {
-                self.forget_container_keys(&id);
-                self.containers.remove(&id);
-            }
-        }
-    }
-
-    fn ended(&mut self, process: ProcessId, status: ExitStatus) {
-        let Some(known) = self.processes.get_mut(&process) else { return };
-        if let Phase::Starting { ended, .. } = &mut known.phase {
-            *ended = Some(status);
-            return;
-        }
-        known.phase = Phase::Draining(status);
-        if let Some(terminal) = &mut known.terminal {
-            terminal.slave = None;
-        }
-        let (epoll, roles) = (&self.epoll, &mut self.roles);
-        known.pumps.retain_mut(|pump| {
-            let is_output = pump.direction() == Direction::Output;
-            if !is_output {
-                pump.cancel(epoll);
-                roles.remove(&pump.key());
-            }
-            is_output
-        });
-        self.run_pumps(process, None);
-        self.finish_if_drained(process);
-    }
-
-    fn finish_if_drained(&mut self, process: ProcessId) {
-        let Some(known) = self.processes.get(&process) else { return };
-        let Phase::Draining(status) = known.phase else { return };
-        if known.pumps.iter().any(|pump| pump.direction() == Direction::Output) {
-            return;
-        }
-        let container = known.container.clone();
-        let kills = self.containers.get(&container).map_or(0, |container| container.cgroup.oom_kills());
-        let oom_killed = kills > known.oom_kills;
-        self.forget(process);
-        self.say(&GuestMessage::Exited { container, process, status, oom_killed });
-    }
-
-    /// Kills all processes and unmounts all disks.
-    fn tear_down(&mut self) {
-        for container in self.containers.values() {
-            container.cgroup.kill();
-        }
-        self.platform.kill_all();
-        let deadline = Instant::now() + KILL_TIMEOUT;
-        loop {
-            match rustix::process::wait(WaitOptions::NOHANG) {
-                Ok(Some(_)) => {}
-                Ok(None) if Instant::now() < deadline => {
-                    let pause = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
-                    let _ = poll(&mut [PollFd::new(&self.children, PollFlags::IN)], Some(&pause));
-                    let mut information = [0; 128];
-                    while rustix::io::read(&self.children, &mut information).is_ok() {}
-                }
-                Ok(None) => {
-                    log::warn("processes survive their kill");
-                    break;
-                }
-                Err(_) => break,
-            }
-        }
-        self.processes.clear();
-        rustix::fs::sync();
-        self.containers.clear();
     }
 }
 
@@ -511,7 +473,7 @@ fn start_another(
 ) -> Result<(Pid, Listener)> {
     let (own, child) = channel::pair().context(|| "make a socket pair".to_owned())?;
     let listener = Listener::new(own, false).context(|| "make a socket pair".to_owned())?;
-    match container::join(container, own_namespaces)? {
+    match container::join(container, own_namespaces, &spec.task)? {
         sys::Fork::Parent(pid) => Ok((pid, listener)),
         sys::Fork::Child => {
             let copy = |fd: &OwnedFd| fd.try_clone().unwrap_or_else(|_| sys::exit(125));
@@ -519,7 +481,7 @@ fn start_another(
             let stdio = [copy(stdin), copy(stdout), copy(stderr)];
             let terminal = streams.terminal.is_some();
             let parts = Parts { stdio, terminal, first: false, own_program: copy(own_program), channel: child };
-            exec::run_joined(spec, &parts, &container.namespaces)
+            exec::run_joined(spec, parts, &container.namespaces)
         }
     }
 }
@@ -547,12 +509,6 @@ pub(crate) fn now() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let [seconds, nanoseconds] = [time.tv_sec, time.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
     seconds.saturating_mul(1_000_000_000).saturating_add(nanoseconds)
-}
-
-fn exit_status(status: WaitStatus) -> Option<ExitStatus> {
-    let code = |value: i32| u8::try_from(value).unwrap_or(u8::MAX);
-    let exited = status.exit_status().map(|value| ExitStatus::Code(code(value)));
-    exited.or_else(|| status.terminating_signal().map(|value| ExitStatus::Signal(code(value))))
 }
 
 fn shorten(mut text: String) -> String {

@@ -39,10 +39,20 @@ impl Cgroup {
         let directory =
             rustix::fs::open(&path, flags, Mode::empty()).context(|| format!("open cgroup {}", path.display()))?;
         let cgroup = Self { path, directory };
-        cgroup.set("memory.max", limits.memory)?;
-        cgroup.set("pids.max", limits.pids)?;
-        cgroup.set("cpu.max", limits.cpu_milli.map(cpu_max))?;
+        cgroup.set_limits(limits)?;
         Ok(cgroup)
+    }
+
+    /// Sets the limits that are given. Less memory than is in use waits for memory to be given back.
+    pub(crate) fn set_limits(&self, limits: &Limits) -> Result<()> {
+        self.set("memory.max", limits.memory.map(or_max))?;
+        self.set("pids.max", limits.pids.map(or_max))?;
+        self.set("cpu.max", limits.cpu_milli.map(cpu_max))
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     fn set(&self, file: &str, value: Option<impl ToString>) -> Result<()> {
@@ -75,7 +85,15 @@ impl Drop for Cgroup {
     }
 }
 
+/// The largest number lifts a limit.
+fn or_max(limit: u64) -> String {
+    if limit == u64::MAX { "max".to_owned() } else { limit.to_string() }
+}
+
 fn cpu_max(milli: u32) -> String {
+    if milli == u32::MAX {
+        return format!("max {CPU_PERIOD}");
+    }
     let quota = (u64::from(milli) * (CPU_PERIOD / 1000)).max(CPU_LEAST);
     format!("{quota} {CPU_PERIOD}")
 }
@@ -93,7 +111,8 @@ mod tests {
     fn shares_of_a_cpu() {
         assert_eq!(cpu_max(1500), "150000 100000");
         assert_eq!(cpu_max(1), "1000 100000");
-        assert_eq!(cpu_max(u32::MAX), "429496729500 100000");
+        assert_eq!(cpu_max(u32::MAX), "max 100000");
+        assert_eq!((or_max(7), or_max(u64::MAX)), ("7".to_owned(), "max".to_owned()));
     }
 
     #[test]

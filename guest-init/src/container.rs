@@ -11,21 +11,21 @@
 
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::{ContainerConfig, ContainerId};
+use protocol::{ContainerConfig, ContainerId, Task};
 use rustix::io::Errno;
-use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 use rustix::process::Pid;
 
 use crate::cgroup::Cgroup;
 use crate::channel::{self, Channel, Listener};
+use crate::disks::Disks;
 use crate::exec::{self, Parts};
 use crate::failure::{Context, Result, failure};
 use crate::mounts::{self, Sources};
 use crate::platform::Platform;
-use crate::{log, sys};
+use crate::sys;
 
 /// Where in its life a container is.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub(crate) struct Container {
     pub(crate) terminals: OwnedFd,
     /// Refers to the first process, to join its namespaces.
     pub(crate) namespaces: OwnedFd,
-    _disks: Disks,
+    pub(crate) disks: Disks,
 }
 
 /// A name that is safe as one component of a path.
@@ -68,7 +68,7 @@ impl Container {
     ) -> Result<Self> {
         platform.set_clock(config.wall_clock.0, config.wall_clock.1)?;
         let disks = Disks::mount(platform, id, config)?;
-        let etc = write_etc(&disks.directory, config)?;
+        let etc = write_etc(disks.directory(), config)?;
         let cgroup = Cgroup::create(platform.cgroups(), &id.0, &config.limits)?;
         let terminals = mounts::new_terminals()?;
         let (own, child) = channel::pair().context(|| "make a socket pair".to_owned())?;
@@ -78,14 +78,15 @@ impl Container {
             sys::Fork::Parent(first) => first,
             sys::Fork::Child => {
                 let root = disks.root();
-                let sources =
-                    Sources { root: &root, etc: &etc, terminals: terminals.as_fd(), devices: Path::new("/dev") };
+                let volumes = disks.volumes();
+                let (terminals, devices) = (terminals.as_fd(), Path::new("/dev"));
+                let sources = Sources { root: &root, etc: &etc, volumes, terminals, devices };
                 first_process(config, &sources, child, own_program)
             }
         };
         let namespaces = rustix::process::pidfd_open(first, rustix::process::PidfdFlags::empty())
             .context(|| "refer to the container's first process".to_owned())?;
-        Ok(Self { state: State::SettingUp(listener), first, cgroup, terminals, namespaces, _disks: disks })
+        Ok(Self { state: State::SettingUp(listener), first, cgroup, terminals, namespaces, disks })
     }
 }
 
@@ -100,7 +101,7 @@ fn first_process(config: &ContainerConfig, sources: &Sources<'_>, channel: Chann
     }
     let Some((spec, terminal, stdio)) = channel.receive_spec() else { sys::exit(1) };
     let Ok(own_program) = own_program.try_clone() else { sys::exit(1) };
-    exec::run(&spec, &Parts { stdio, terminal, first: true, own_program, channel })
+    exec::run(&spec, Parts { stdio, terminal, first: true, own_program, channel })
 }
 
 /// Gives up what only guest init may have, and takes what is the container's without a mount.
@@ -128,102 +129,14 @@ fn write_etc(directory: &Path, config: &ContainerConfig) -> Result<PathBuf> {
     Ok(etc)
 }
 
-/// The mounted file systems of a container. Dropping unmounts them.
-#[derive(Debug)]
-struct Disks {
-    directory: PathBuf,
-    mounted: Vec<PathBuf>,
-}
-
-impl Disks {
-    fn mount(platform: &dyn Platform, id: &ContainerId, config: &ContainerConfig) -> Result<Self> {
-        let directory = platform.work().join(&id.0);
-        let mut disks = Self { directory, mounted: Vec::new() };
-        let [image, scratch, root] = ["image", "scratch", "root"].map(|name| disks.directory.join(name));
-        for path in [&disks.directory, &image, &scratch, &root] {
-            fs::create_dir(path).context(|| format!("make {}", path.display()))?;
-        }
-        let device = platform.disk(&config.root_disk)?;
-        mount(&device, &image, "erofs", MountFlags::RDONLY, None)
-            .context(|| format!("mount the root disk {:?}", config.root_disk))?;
-        disks.mounted.push(image.clone());
-        let device = platform.disk(&config.scratch_disk)?;
-        mount(&device, &scratch, "ext4", MountFlags::NOATIME, c"discard,noinit_itable,errors=remount-ro")
-            .context(|| format!("mount the scratch disk {:?}", config.scratch_disk))?;
-        disks.mounted.push(scratch.clone());
-        prepare_scratch(&scratch, &image).context(|| format!("prepare the scratch disk {:?}", config.scratch_disk))?;
-        disks.mount_overlay(&image, &scratch, &root)?;
-        disks.mounted.push(root);
-        Ok(disks)
-    }
-
-    /// As Docker has it: renamed directories and metadata-only changes are copied up whole, so that the upper layer
-    /// is complete in itself.
-    fn mount_overlay(&self, image: &Path, scratch: &Path, root: &Path) -> Result<()> {
-        let parameters =
-            [("lowerdir", image.to_path_buf()), ("upperdir", scratch.join("upper")), ("workdir", scratch.join("work"))];
-        let mut options = String::from("index=off,metacopy=off,redirect_dir=off,uuid=null,xino=on");
-        for (name, path) in &parameters {
-            // Of guest init's directories and a checked name: nothing in it needs escaping.
-            options.push_str(&format!(",{name}={}", path.display()));
-        }
-        let options = std::ffi::CString::new(options).context(|| "overlay options".to_owned())?;
-        mount("overlay", root, "overlay", MountFlags::empty(), options.as_c_str())
-            .context(|| "mount the overlay of root and scratch disk".to_owned())
-    }
-
-    fn root(&self) -> PathBuf {
-        self.directory.join("root")
-    }
-}
-
-impl Drop for Disks {
-    fn drop(&mut self) {
-        for path in self.mounted.drain(..).rev() {
-            // The whole file system becomes read-only, its journal is empty then: whatever keeps the mount alive
-            // can no longer hurt it.
-            if path.ends_with("scratch")
-                && let Err(errno) = mount_remount(&path, MountFlags::RDONLY, c"")
-            {
-                log::warn(&format!("make {} read-only: {errno}", path.display()));
-            }
-            if let Err(errno) = unmount(&path, UnmountFlags::empty()).or_else(|errno| match errno {
-                Errno::BUSY => unmount(&path, UnmountFlags::DETACH),
-                errno => Err(errno),
-            }) {
-                log::warn(&format!("unmount {}: {errno}", path.display()));
-            }
-        }
-        // What is left is in memory. Nothing below a mount that is still there is touched.
-        let _ = fs::remove_dir_all(self.directory.join("etc"));
-        for name in ["image", "scratch", "root", ""] {
-            let _ = fs::remove_dir(self.directory.join(name));
-        }
-    }
-}
-
-/// The directories of the overlay. A new upper root looks like the image's root.
-fn prepare_scratch(scratch: &Path, image: &Path) -> std::io::Result<()> {
-    let upper = scratch.join("upper");
-    match fs::create_dir(&upper) {
-        Ok(()) => {
-            let like = fs::metadata(image)?;
-            chown(&upper, Some(like.uid()), Some(like.gid()))?;
-            fs::set_permissions(&upper, fs::Permissions::from_mode(like.mode() & 0o7777))?;
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
-    }
-    match fs::create_dir(scratch.join("work")) {
-        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// A process that joins a running container.
-pub(crate) fn join(container: &Container, own_namespaces: &OwnedFd) -> Result<sys::Fork> {
+/// A process that joins a running container. A task of guest init is none of the container's processes: it is not
+/// seen there, nor counted.
+pub(crate) fn join(container: &Container, own_namespaces: &OwnedFd, task: &Task) -> Result<sys::Fork> {
     if matches!(container.state, State::Over) {
         return failure("the container has ended");
+    }
+    if *task != Task::Program {
+        return sys::fork(0, None).context(|| "start a task".to_owned());
     }
     let fork = || -> std::result::Result<sys::Fork, Errno> {
         sys::enter_namespaces(&container.namespaces, libc::CLONE_NEWPID)?;

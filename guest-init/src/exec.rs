@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use protocol::{ProcessSpec, SpawnError};
+use protocol::{ProcessSpec, SpawnError, Task};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 use rustix::io::Errno;
 
 use crate::accounts::{self, Identity};
 use crate::channel::Channel;
 use crate::paths::{make_directory_in_root, read_regular_file};
-use crate::{container_init, mounts, search, sys};
+use crate::{container_init, mounts, search, sys, unpack};
 
 /// What a container gets where the host says nothing, as under systemd: `RLIMIT_NOFILE`, `RLIMIT_NPROC`.
 const DEFAULT_LIMITS: [(u32, u64, u64); 2] = [(7, 1024, 524_288), (6, u64::MAX, u64::MAX)];
@@ -33,20 +33,38 @@ pub(crate) struct Parts {
     pub(crate) channel: Channel,
 }
 
-/// Becomes the program, or says why not and ends.
-pub(crate) fn run(spec: &ProcessSpec, parts: &Parts) -> ! {
+/// Becomes the program or the task, or says why not and ends.
+pub(crate) fn run(spec: &ProcessSpec, parts: Parts) -> ! {
+    if let Task::Unpack { directory, no_overwrite_dir_non_dir } = &spec.task {
+        run_unpack(directory, *no_overwrite_dir_non_dir, parts)
+    }
+    let parts = &parts;
     let Err(error) = prepare(spec, parts).and_then(|prepared| execute(spec, prepared, parts));
     parts.channel.say_failed(error);
     sys::exit(125)
 }
 
+/// The task; its channel closes when it begins, as that of a program does.
+fn run_unpack(directory: &str, no_overwrite_dir_non_dir: bool, parts: Parts) -> ! {
+    if let Err(error) = take_stdio(&parts) {
+        parts.channel.say_failed(error);
+        sys::exit(125)
+    }
+    parts.channel.say_executing();
+    drop(parts);
+    sys::close_all_but(3, &mut []);
+    sys::reset_signals();
+    sys::exit(unpack::run(directory, no_overwrite_dir_non_dir))
+}
+
 /// Joins a running container, then as [`run`]. The PID namespace was joined by the fork.
-pub(crate) fn run_joined(spec: &ProcessSpec, parts: &Parts, container: &OwnedFd) -> ! {
+pub(crate) fn run_joined(spec: &ProcessSpec, parts: Parts, container: &OwnedFd) -> ! {
     let mut kept = parts.descriptors();
     kept.push(container.as_raw_fd());
     sys::close_all_but(3, &mut kept);
     // Through guest init's /proc, which is still in sight.
-    let unprotected = std::fs::write("/proc/self/oom_score_adj", "0").map_err(|error| error.to_string());
+    let score = spec.oom_score_adj.to_string();
+    let unprotected = std::fs::write("/proc/self/oom_score_adj", score).map_err(|error| error.to_string());
     let joined = unprotected
         .and_then(|()| sys::enter_namespaces(container, sys::JOINED_NAMESPACES).map_err(|errno| errno.to_string()));
     match joined {
@@ -62,6 +80,7 @@ struct Prepared {
     program: PathBuf,
     argv: Vec<CString>,
     env: Vec<CString>,
+    filter: Option<Vec<libc::sock_filter>>,
 }
 
 fn other(what: &str) -> impl Fn(Errno) -> SpawnError + '_ {
@@ -71,8 +90,17 @@ fn other(what: &str) -> impl Fn(Errno) -> SpawnError + '_ {
 fn prepare(spec: &ProcessSpec, parts: &Parts) -> Result<Prepared, SpawnError> {
     let argv = c_strings(&spec.argv, "argument")?;
     let command = spec.argv.first().ok_or_else(|| SpawnError::NotFound("exec: there is no command".to_owned()))?;
+    let filter = match &spec.seccomp {
+        Some(program) => Some(sys::seccomp_filter(program).ok_or_else(no_filter)?),
+        None => None,
+    };
     sys::new_session_keyring();
     take_stdio(parts)?;
+    if parts.first && spec.oom_score_adj != 0 {
+        // The first process is in the container's own /proc, in which nobody else has been.
+        std::fs::write("/proc/self/oom_score_adj", spec.oom_score_adj.to_string())
+            .map_err(|error| SpawnError::Other(format!("set oom_score_adj to {}: {error}", spec.oom_score_adj)))?;
+    }
     for (resource, soft, hard) in DEFAULT_LIMITS {
         // Nobody asked for these: what is in force may stay.
         let _ = sys::set_limit(resource, soft, hard);
@@ -88,13 +116,18 @@ fn prepare(spec: &ProcessSpec, parts: &Parts) -> Result<Prepared, SpawnError> {
         give_to(stream, identity.uid);
     }
     let env = environment(spec, &identity)?;
-    become_user(&identity, spec.capabilities.bounding).map_err(other("change to the user"))?;
+    let keeps_admin = filter.is_some() && !spec.no_new_privileges;
+    become_user(&identity, spec.capabilities.bounding, keeps_admin).map_err(other("change to the user"))?;
     if spec.no_new_privileges {
         rustix::thread::set_no_new_privs(true).map_err(other("set no_new_privs"))?;
     }
     rustix::process::umask(Mode::from_raw_mode(0o022));
     let program = search::find(command, &spec.env, search::check_executable)?;
-    Ok(Prepared { program, argv, env })
+    Ok(Prepared { program, argv, env, filter })
+}
+
+fn no_filter() -> SpawnError {
+    SpawnError::Other("the seccomp filter has no or too many instructions, or a part of one".to_owned())
 }
 
 /// The session, the controlling terminal and descriptors 0 to 2.
@@ -155,34 +188,48 @@ fn environment(spec: &ProcessSpec, identity: &Identity) -> Result<Vec<CString>, 
     Ok(env)
 }
 
-fn become_user(identity: &Identity, capabilities: u64) -> Result<(), Errno> {
+/// `CAP_SYS_ADMIN` as a bit mask.
+const ADMIN: u64 = 1 << 21;
+
+/// `keeps_admin`: keeps what a seccomp filter needs, until the program is executed. Then the bounding set and the user
+/// decide what is left, so that nothing has to be called behind the filter.
+fn become_user(identity: &Identity, capabilities: u64, keeps_admin: bool) -> Result<(), Errno> {
+    let kept = if keeps_admin { ADMIN } else { 0 };
+    rustix::thread::set_keep_capabilities(keeps_admin)?;
     sys::limit_bounding_set(capabilities)?;
     let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
     rustix::thread::set_thread_groups(&groups)?;
     let gid = Gid::from_raw(identity.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid)?;
     let uid = Uid::from_raw(identity.uid);
-    // Leaving uid 0 clears the permitted, effective and ambient sets.
+    // Leaving uid 0 clears the effective and ambient sets, and the permitted one unless it is kept.
     rustix::thread::set_thread_res_uid(uid, uid, uid)?;
     if identity.uid == 0 {
-        sys::set_capabilities(capabilities)?;
+        sys::set_capabilities(capabilities | kept)?;
+    } else if keeps_admin {
+        sys::set_capabilities(kept)?;
     }
     Ok(())
 }
 
 fn execute(spec: &ProcessSpec, prepared: Prepared, parts: &Parts) -> Result<Infallible, SpawnError> {
-    let Prepared { program, argv, env } = prepared;
+    let Prepared { program, argv, env, filter } = prepared;
     let path = CString::new(program.as_os_str().as_bytes())
         .map_err(|_| SpawnError::NotFound("exec: the command contains a NUL byte".to_owned()))?;
     let command = spec.argv.first().map_or(&b""[..], Vec::as_slice);
     sys::close_on_exec(3);
     parts.channel.say_executing();
+    if !spec.init {
+        sys::reset_signals();
+    }
+    if let Some(mut filter) = filter {
+        sys::set_seccomp(&mut filter).map_err(other("put the seccomp filter in force"))?;
+    }
     if spec.init {
         // Guest init's program once more, so that nothing of this process's memory stays.
         let errno = container_init::execute(&parts.own_program, &parts.channel, &path, &argv, &env);
         return Err(SpawnError::Other(format!("run the container's init: {errno}")));
     }
-    sys::reset_signals();
     Err(search::exec_error(command, sys::execute(None, &path, &argv, &env)))
 }
 

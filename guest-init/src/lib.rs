@@ -32,11 +32,15 @@
 
 pub mod accounts;
 mod agent;
+mod attributes;
 pub mod boot;
 mod cgroup;
 mod channel;
 mod container;
 pub mod container_init;
+mod copy_up;
+mod disks;
+mod errand;
 mod exec;
 pub mod failure;
 mod log;
@@ -44,9 +48,12 @@ mod mounts;
 mod paths;
 pub mod platform;
 mod process;
+mod process_table;
 mod pump;
 mod search;
 mod sys;
 pub mod tmpfs_options;
+mod unpack;
+mod usage;
 
 pub use platform::Guest;

@@ -7,7 +7,7 @@ use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use protocol::{ContainerConfig, Tmpfs};
+use protocol::{ContainerConfig, Tmpfs, VOLUME_DIRECTORY};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, makedev, mkdirat, mknodat, openat, statat, symlinkat};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -17,8 +17,8 @@ use rustix::mount::{
 
 use crate::failure::{Context, Failure, Result, failure};
 use crate::paths::{MountPoint, fixed_mount_point, make_directory_in_root};
-use crate::sys;
 use crate::tmpfs_options::TmpfsOptions;
+use crate::{copy_up, sys};
 
 /// Hidden from containers that are not privileged: they tell of, or act on, the whole guest.
 const MASKED: [&str; 12] = [
@@ -60,6 +60,8 @@ const MAX_DEVICE_DEPTH: usize = 4;
 pub(crate) struct Sources<'a> {
     /// The mounted overlay.
     pub(crate) root: &'a Path,
+    /// The mounted file systems of the volumes, in the order of the configuration.
+    pub(crate) volumes: &'a [PathBuf],
     /// Holds the files `hosts`, `hostname` and `resolv.conf`.
     pub(crate) etc: &'a Path,
     /// The container's devpts, detached.
@@ -120,6 +122,7 @@ pub(crate) fn set_up(config: &ContainerConfig, sources: &Sources<'_>) -> Result<
     // Before the old root is out of sight.
     let files = network_files(config, sources.etc)?;
     let nodes = if config.privileged { all_devices(sources.devices) } else { Vec::new() };
+    let places = places(config, sources)?;
     enter_root(sources.root)?;
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
         .context(|| "open the container's root".to_owned())?;
@@ -134,8 +137,11 @@ pub(crate) fn set_up(config: &ContainerConfig, sources: &Sources<'_>) -> Result<
     for (name, file) in files {
         mount_file(root, &format!("/etc/{name}"), &file)?;
     }
-    for tmpfs in &config.tmpfs {
-        mount_tmpfs(root, tmpfs)?;
+    for place in &places {
+        match place {
+            Place::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs)?,
+            Place::Volume(path, mount) => mount_volume(root, path, mount)?,
+        }
     }
     if !config.privileged {
         hide(proc.as_fd(), sys.as_fd())?;
@@ -145,6 +151,54 @@ pub(crate) fn set_up(config: &ContainerConfig, sources: &Sources<'_>) -> Result<
             .context(|| "make the container's root read-only".to_owned())?;
     }
     Ok(())
+}
+
+/// What the host wants mounted somewhere in the container.
+enum Place<'a> {
+    Tmpfs(&'a Tmpfs),
+    /// Where, and what, detached.
+    Volume(&'a str, OwnedFd),
+}
+
+impl Place<'_> {
+    fn depth(&self) -> usize {
+        let path = match self {
+            Self::Tmpfs(tmpfs) => &tmpfs.path,
+            Self::Volume(path, _) => *path,
+        };
+        Path::new(path).components().count()
+    }
+}
+
+/// The tmpfs mounts and volumes, from the shortest path to the longest. Volumes are filled before any of them is
+/// mounted, so that each gets what the image has.
+fn places<'a>(config: &'a ContainerConfig, sources: &Sources<'_>) -> Result<Vec<Place<'a>>> {
+    let mut places: Vec<Place<'a>> = config.tmpfs.iter().map(Place::Tmpfs).collect();
+    for (volume, directory) in config.volumes.iter().zip(sources.volumes) {
+        let what = || format!("volume at {:?}", volume.path);
+        if !volume.path.starts_with('/') {
+            return failure(format!("{}: the path is not absolute", what()));
+        }
+        if volume.copy_up {
+            let root =
+                rustix::fs::open(sources.root, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+                    .context(what)?;
+            copy_up::fill(root.as_fd(), Path::new(&volume.path), directory).context(what)?;
+        }
+        let mount = clone_mount(CWD, directory.join(VOLUME_DIRECTORY)).context(what)?;
+        if volume.read_only {
+            sys::set_mount_attributes(&mount, u64::from(Attributes::MOUNT_ATTR_RDONLY.bits())).context(what)?;
+        }
+        places.push(Place::Volume(&volume.path, mount));
+    }
+    places.sort_by_key(Place::depth);
+    Ok(places)
+}
+
+fn mount_volume(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<()> {
+    let what = || format!("volume at {path:?}");
+    let (target, _) = make_directory_in_root(root, Path::new(path)).context(what)?;
+    attach(mount, target).context(what)
 }
 
 /// `nosuid`, `nodev`, `noexec`.

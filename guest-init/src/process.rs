@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  start ─▶ Starting ──(its channel closes)──▶ Running ──(it ended)──▶ Draining ──(last byte sent)──▶ forgotten: Exited
-//!               └──(failed)──▶ forgotten: SpawnFailed
+//!               └──(failed, or too slow and killed)──▶ forgotten: SpawnFailed
 //! ```
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -48,7 +48,13 @@ pub(crate) enum Phase {
 pub(crate) struct Process {
     pub(crate) container: ContainerId,
     pub(crate) pid: Pid,
+    /// Whether it is its container's first.
+    pub(crate) first: bool,
     pub(crate) phase: Phase,
+    /// When it has taken too long: to start, or to have its output end.
+    pub(crate) until: Option<Instant>,
+    /// Its output ends where nothing more is there to be read.
+    pub(crate) cut: bool,
     pub(crate) pumps: Vec<Pump>,
     pub(crate) terminal: Option<Terminal>,
     /// Kills by the out-of-memory killer in its container before it.

@@ -83,6 +83,16 @@ impl Pump {
         self.wait_for(epoll, Wait::Nothing);
     }
 
+    /// Ends it if it waits for its source, whose end may never come. Says whether it did.
+    pub(crate) fn end_if_idle(&mut self, epoll: &OwnedFd) -> bool {
+        let is_idle = self.waits == Wait::Source;
+        if is_idle {
+            self.wait_for(epoll, Wait::Nothing);
+            self.finish();
+        }
+        is_idle
+    }
+
     fn turn(&mut self, chunk: &mut [u8]) -> Option<Wait> {
         for _ in 0..TURN {
             if !self.rest.is_empty() {

@@ -46,7 +46,15 @@ pub(crate) fn fork(namespaces: c_int, cgroup: Option<BorrowedFd<'_>>) -> Result<
     }
     // SAFETY: without CLONE_VM and a stack the child is a copy of this process, as of fork(2). The process has one
     // thread, so no lock of the allocator is held by another one.
-    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) })?;
+    let forked = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const arguments, size_of::<libc::clone_args>()) });
+    let pid = match forked {
+        // Seccomp profiles refuse what they cannot look into.
+        Err(Errno::NOSYS | Errno::PERM) if namespaces == 0 && cgroup.is_none() => {
+            // SAFETY: as above; without a stack and pointers to write to it is fork(2).
+            check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) })?
+        }
+        forked => forked?,
+    };
     Ok(i32::try_from(pid).ok().and_then(Pid::from_raw).map_or(Fork::Child, Fork::Parent))
 }
 
@@ -63,10 +71,16 @@ pub(crate) fn execute(program: Option<BorrowedFd<'_>>, path: &CStr, argv: &[CStr
     };
     let (argv, env) = (pointers(argv), pointers(env));
     let directory = program.map_or(libc::AT_FDCWD, |program| program.as_raw_fd());
-    let flags = if program.is_some() { libc::AT_EMPTY_PATH } else { 0 };
+    let flags = libc::AT_EMPTY_PATH;
     // SAFETY: the arrays end with null pointers, and they and their strings outlive the call.
-    let result =
-        unsafe { libc::syscall(libc::SYS_execveat, directory, path.as_ptr(), argv.as_ptr(), env.as_ptr(), flags) };
+    let result = unsafe {
+        if program.is_some() {
+            libc::syscall(libc::SYS_execveat, directory, path.as_ptr(), argv.as_ptr(), env.as_ptr(), flags)
+        } else {
+            // The call that every seccomp profile knows.
+            libc::syscall(libc::SYS_execve, path.as_ptr(), argv.as_ptr(), env.as_ptr())
+        }
+    };
     check(result).err().unwrap_or(Errno::IO)
 }
 
@@ -258,6 +272,44 @@ pub(crate) fn set_capabilities(mask: u64) -> Result<()> {
     use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
     let kept = capabilities(None)?.permitted & CapabilitySet::from_bits_retain(mask);
     set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() })
+}
+
+/// Syncs a file system and makes whoever writes to it wait, until [`thaw`].
+pub(crate) fn freeze(directory: impl AsFd) -> Result<()> {
+    // SAFETY: FIFREEZE takes no memory.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, directory.as_fd().as_raw_fd(), 0xc004_5877_u64, 0) }).map(drop)
+}
+
+/// The end of [`freeze`].
+pub(crate) fn thaw(directory: impl AsFd) -> Result<()> {
+    // SAFETY: FITHAW takes no memory.
+    check(unsafe { libc::syscall(libc::SYS_ioctl, directory.as_fd().as_raw_fd(), 0xc004_5878_u64, 0) }).map(drop)
+}
+
+/// Most instructions of a seccomp filter.
+const MAX_FILTER: usize = 4096;
+
+/// A filter in the kernel's form, from the bytes of its instructions. `None` if they are none.
+pub(crate) fn seccomp_filter(program: &[u8]) -> Option<Vec<libc::sock_filter>> {
+    let (instructions, rest) = program.as_chunks::<8>();
+    if !rest.is_empty() || !(1..=MAX_FILTER).contains(&instructions.len()) {
+        return None;
+    }
+    let parse = |&[c0, c1, jt, jf, k0, k1, k2, k3]: &[u8; 8]| libc::sock_filter {
+        code: u16::from_ne_bytes([c0, c1]),
+        jt,
+        jf,
+        k: u32::from_ne_bytes([k0, k1, k2, k3]),
+    };
+    Some(instructions.iter().map(parse).collect())
+}
+
+/// Puts a seccomp filter in force. Needs `CAP_SYS_ADMIN` or `no_new_privs`.
+pub(crate) fn set_seccomp(filter: &mut [libc::sock_filter]) -> Result<()> {
+    let length = libc::c_ushort::try_from(filter.len()).map_err(|_| Errno::INVAL)?;
+    let program = libc::sock_fprog { len: length, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to `len` instructions and outlives the call; the kernel checks them.
+    check(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &raw const program) }).map(drop)
 }
 
 /// Sets a resource limit of this process.

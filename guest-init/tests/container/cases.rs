@@ -12,12 +12,6 @@ use protocol::{ExitStatus, Rlimit, SpawnError, TerminalSize, Tmpfs};
 
 use crate::machine::{Machine, PIPES, SIZE, config, read_all, read_until, sh, spec};
 
-type Case = (&'static str, fn());
-
-macro_rules! cases {
-    ($($name:ident),* $(,)?) => { pub(crate) const ALL: &[Case] = &[$((stringify!($name), $name)),*]; };
-}
-
 cases!(
     hello,
     endings,

@@ -64,6 +64,8 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        // The kernel keeps a device's flag for its next user.
+        let _ = Command::new("blockdev").args(["--setrw", &self.0]).status();
         let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
@@ -77,7 +79,12 @@ pub(crate) fn root_disk(directory: &Path, tree: &Path) -> Loop {
 
 /// An empty scratch disk.
 pub(crate) fn scratch_disk(directory: &Path) -> Loop {
-    let image = directory.join("scratch.ext4");
+    ext4_disk(directory, "scratch")
+}
+
+/// An empty ext4 disk in the file `NAME.ext4`.
+pub(crate) fn ext4_disk(directory: &Path, name: &str) -> Loop {
+    let image = directory.join(format!("{name}.ext4"));
     fs::File::create(&image).unwrap().set_len(256 << 20).unwrap();
     tool("mkfs.ext4", &["-q", "-F", image.to_str().unwrap()]);
     Loop::new(&image, false)

@@ -9,9 +9,10 @@ use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use guest::{Event, GuestError, Session, StdioRequest, Streams, Timeouts};
+use guest::{Event, GuestError, Reply, Session, StdioRequest, Streams, Timeouts};
 use protocol::{
-    Capabilities, ContainerConfig, ContainerId, ExitStatus, Limits, ProcessId, ProcessSpec, SpawnError, TerminalSize,
+    Capabilities, ContainerConfig, ContainerId, ExitStatus, Limits, ProcessId, ProcessSpec, Question, SpawnError,
+    TerminalSize,
 };
 use tempfile::TempDir;
 
@@ -29,6 +30,7 @@ pub(crate) struct Machine {
     pub(crate) agent: Child,
     pub(crate) directory: TempDir,
     pub(crate) scratch: Option<Loop>,
+    volumes: Vec<(String, Loop)>,
     _root: Loop,
     cgroups: PathBuf,
     /// Events that were not asked for yet.
@@ -96,9 +98,22 @@ fn cgroup_root() -> PathBuf {
     PathBuf::from(mount.expect("a cgroup2 mount is needed").split(' ').nth(1).unwrap())
 }
 
+fn start_agent(directory: &Path) -> Child {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--kill-child"]);
+    command.args(["--propagation", "private", "--mount-proc"]);
+    command.arg(std::env::current_exe().unwrap()).arg("agent").arg(directory);
+    command.spawn().expect("unshare is needed")
+}
+
 impl Machine {
     /// A machine whose image is a default tree that `change` worked on.
     pub(crate) fn boot(change: impl FnOnce(&Path)) -> Self {
+        Self::boot_with_volumes(&[], change)
+    }
+
+    /// As [`Machine::boot`], with new volume disks of these serials.
+    pub(crate) fn boot_with_volumes(serials: &[&str], change: impl FnOnce(&Path)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path();
         let tree = image::tree(path);
@@ -106,6 +121,12 @@ impl Machine {
         let (root, scratch) = (image::root_disk(path, &tree), image::scratch_disk(path));
         fs::write(path.join("disk-root"), &root.0).unwrap();
         fs::write(path.join("disk-scratch"), &scratch.0).unwrap();
+        let mut volumes = Vec::new();
+        for serial in serials {
+            let disk = image::ext4_disk(path, serial);
+            fs::write(path.join(format!("disk-{serial}")), &disk.0).unwrap();
+            volumes.push(((*serial).to_owned(), disk));
+        }
         fs::create_dir(path.join("work")).unwrap();
         let cgroups = cgroup_root().join(format!("guest-init-test-{}", std::process::id()));
         let _ = fs::create_dir(&cgroups);
@@ -115,14 +136,19 @@ impl Machine {
             listener.set_nonblocking(true).unwrap();
             (port, listener)
         });
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--pid", "--fork", "--uts", "--ipc", "--net", "--kill-child"]);
-        command.args(["--propagation", "private", "--mount-proc"]);
-        command.arg(std::env::current_exe().unwrap()).arg("agent").arg(path);
-        let agent = command.spawn().expect("unshare is needed");
+        let agent = start_agent(path);
         let session = Session::new(Timeouts::default()).unwrap();
-        let mut machine =
-            Self { session, listeners, agent, directory, scratch: Some(scratch), _root: root, cgroups, seen: vec![] };
+        let mut machine = Self {
+            session,
+            listeners,
+            agent,
+            directory,
+            scratch: Some(scratch),
+            volumes,
+            _root: root,
+            cgroups,
+            seen: vec![],
+        };
         let hello = machine.next(|event| matches!(event, Event::Hello(_)));
         assert!(matches!(hello, Event::Hello(hello) if hello.sent >= hello.init_started));
         machine
@@ -224,14 +250,50 @@ impl Machine {
         image::tool("e2fsck", &["-fn", image.to_str().unwrap()]);
     }
 
+    /// Powers off, and gives the disks to a new machine with the same image.
+    pub(crate) fn restart(mut self) -> Self {
+        self.session.power_off().unwrap();
+        self.next(|event| matches!(event, Event::Ended));
+        assert!(self.agent.wait().unwrap().success());
+        for name in self.volumes.iter().map(|(serial, _)| serial.as_str()) {
+            image::tool("e2fsck", &["-fn", self.directory.path().join(format!("{name}.ext4")).to_str().unwrap()]);
+        }
+        let _ = fs::remove_dir(self.cgroups.join(container().0));
+        self.agent = start_agent(self.directory.path());
+        self.session = Session::new(Timeouts::default()).unwrap();
+        self.seen.clear();
+        self.next(|event| matches!(event, Event::Hello(_)));
+        self
+    }
+
+    /// Makes a volume's disk read-only.
+    pub(crate) fn lock(&mut self, serial: &str) {
+        let (_, disk) = self.volumes.iter().find(|(known, _)| known == serial).expect("it was made");
+        image::tool("blockdev", &["--setro", &disk.0]);
+    }
+
+    /// Asks, and waits for the reply.
+    pub(crate) fn ask(&mut self, question: Question) -> Reply {
+        let asked = self.session.ask(&container(), question).unwrap();
+        match self.next(|event| matches!(event, Event::Answered { request, .. } if *request == asked)) {
+            Event::Answered { reply, .. } => reply,
+            _ => unreachable!(),
+        }
+    }
+
     pub(crate) fn agent_lives(&mut self) -> bool {
         self.agent.try_wait().unwrap().is_none()
     }
 
+    /// A file of the agent in `/proc`.
+    pub(crate) fn agent_file(&self, name: &str) -> PathBuf {
+        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.agent.id())).unwrap();
+        Path::new("/proc").join(children.trim()).join(name)
+    }
+
     /// Processor time of the agent, in clock ticks.
     pub(crate) fn agent_ticks(&self) -> u64 {
-        let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", self.agent.id())).unwrap();
-        let stat = fs::read_to_string(format!("/proc/{}/stat", children.trim())).unwrap();
+        let stat = fs::read_to_string(self.agent_file("stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
         fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
     }

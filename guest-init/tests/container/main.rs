@@ -5,12 +5,27 @@
 //! `mkfs.erofs`, `mkfs.ext4`, `e2fsck` and a static `busybox`. Without a harness, because the agent must be a process
 //! of one thread.
 
+/// The list of a module's cases.
+macro_rules! cases {
+    ($($name:ident),* $(,)?) => { pub(crate) const ALL: &[crate::Case] = &[$((stringify!($name), $name)),*]; };
+}
+
 mod agent;
 mod cases;
+mod disks;
 mod image;
+mod life;
 mod machine;
+mod unpacking;
 
 use std::panic::catch_unwind;
+
+/// A name and what it runs.
+type Case = (&'static str, fn());
+
+fn all() -> impl Iterator<Item = &'static Case> {
+    [cases::ALL, life::ALL, unpacking::ALL, disks::ALL].into_iter().flatten()
+}
 
 fn main() {
     let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
@@ -21,12 +36,12 @@ fn main() {
     let filter = arguments.iter().skip(1).find(|argument| !argument.to_string_lossy().starts_with('-'));
     let filter = filter.map(|filter| filter.to_string_lossy().into_owned()).unwrap_or_default();
     if arguments.iter().any(|argument| argument == "--list") {
-        cases::ALL.iter().for_each(|(name, _)| println!("{name}: test"));
+        all().for_each(|(name, _)| println!("{name}: test"));
         return;
     }
     assert!(rustix::process::geteuid().is_root(), "these tests need root");
     let mut failed = Vec::new();
-    for (name, case) in cases::ALL.iter().filter(|(name, _)| name.contains(&filter)) {
+    for (name, case) in all().filter(|(name, _)| name.contains(&filter)) {
         let outcome = catch_unwind(case);
         println!("test {name} ... {}", if outcome.is_ok() { "ok" } else { "FAILED" });
         if outcome.is_err() {
