@@ -320,6 +320,23 @@ impl<S> Conversation<S> {
         }
     }
 
+    /// The guest stood still for so long: it gets that time back, whatever it is awaited for.
+    pub fn postpone(&mut self, by: Duration) {
+        let creating = self.containers.values_mut().filter_map(|state| match state {
+            Container::Creating { until } => Some(until),
+            Container::Created => None,
+        });
+        let starting = self.processes.values_mut().filter_map(|known| match &mut known.state {
+            ProcessState::Starting { until } | ProcessState::Connecting { until, .. } => Some(until),
+            ProcessState::Running => None,
+        });
+        let own = [Some(&mut self.hello_until), self.power_off_until.as_mut()].into_iter().flatten();
+        for until in own.chain(creating).chain(starting) {
+            *until += by;
+        }
+        self.questions.postpone(by);
+    }
+
     /// When [`Conversation::expire`] has to be called if nothing happens before.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

@@ -10,7 +10,7 @@
 //! on nothing more is asked.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use protocol::{Answer, ContainerId, MAX_PROCESS_ROWS, MAX_ROW_ARGV, ProcessRow, Question, RequestId};
 
@@ -125,6 +125,13 @@ impl Questions {
     /// When [`Questions::expire`] has something to do.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.open.values().filter_map(|open| open.until).min()
+    }
+
+    /// Gives every question that waits so much more time.
+    pub(crate) fn postpone(&mut self, by: Duration) {
+        for until in self.open.values_mut().filter_map(|open| open.until.as_mut()) {
+            *until += by;
+        }
     }
 
     /// Gives up what takes too long, and says what.

@@ -209,6 +209,13 @@ impl Session {
             .map_err(|errno| GuestError::Io(errno.into()))
     }
 
+    /// The guest stood still for so long (its vCPUs were stopped, and nobody called [`Session::progress`] meanwhile):
+    /// it gets that time back, whatever it is awaited for.
+    pub fn postpone(&mut self, by: Duration) {
+        self.conversation.postpone(by);
+        self.pending.iter_mut().for_each(|pending| pending.until += by);
+    }
+
     /// When [`Session::progress`] has to be called even if nothing is readable.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {

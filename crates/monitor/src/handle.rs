@@ -1,10 +1,12 @@
 //! [`Machine`]: what the host holds of a machine.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
 use crate::end::MachineEnd;
@@ -13,6 +15,9 @@ use crate::vsock::VsockChannel;
 
 /// How long a machine process may take to answer with its kernel log.
 const KERNEL_LOG_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long the process with the vCPUs may take to stand still.
+const PAUSE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// When things happened, `CLOCK_MONOTONIC` in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,6 +102,40 @@ impl Machine {
             None if state.logs_answered >= ticket => state.log.clone(),
             None => None,
         }
+    }
+
+    /// Stops the vCPUs: SIGSTOP to the process that has them. Returns when it stands still. Its devices may go on
+    /// where they are another process's; they have nothing to do then.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended, or does not stop within a second.
+    pub fn pause(&self) -> io::Result<()> {
+        let process = self.vcpu_process()?;
+        process.signal(Signal::STOP)?;
+        let deadline = Instant::now() + PAUSE_PATIENCE;
+        while !process.is_stopped() {
+            if Instant::now() >= deadline {
+                process.signal(Signal::CONT)?;
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Lets the vCPUs go on after [`Machine::pause`].
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn resume(&self) -> io::Result<()> {
+        self.vcpu_process()?.signal(Signal::CONT)
+    }
+
+    fn vcpu_process(&self) -> io::Result<&MachineProcess> {
+        let has_vcpus = |process: &&MachineProcess| process.role != Role::Devices;
+        self.processes.iter().find(has_vcpus).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
     /// Ends the machine without asking the guest, by SIGKILL if its processes do not end in half a second.

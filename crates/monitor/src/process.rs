@@ -43,6 +43,25 @@ pub struct MachineProcess {
     pub start_time: u64,
 }
 
+impl MachineProcess {
+    /// Signals it, and never another one that has its number by now: the number is pinned before it is checked.
+    pub(crate) fn signal(&self, signal: Signal) -> io::Result<()> {
+        let pid = i32::try_from(self.pid).ok().and_then(rustix::process::Pid::from_raw);
+        let pid = pid.ok_or(io::ErrorKind::NotFound)?;
+        let pinned = rustix::process::pidfd_open(pid, PidfdFlags::empty())?;
+        if start_time(self.pid)? != self.start_time {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        Ok(rustix::process::pidfd_send_signal(&pinned, signal)?)
+    }
+
+    /// Whether it is stopped by a signal: state `T` in `/proc/<pid>/stat`.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    }
+}
+
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -215,6 +234,27 @@ mod tests {
     #[test]
     fn own_start_time_is_readable() {
         assert!(start_time(std::process::id()).unwrap() > 0);
+    }
+
+    #[test]
+    fn a_process_is_stopped_and_goes_on_and_its_successor_is_left_alone() {
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let started = start_time(child.id()).unwrap();
+        let process = MachineProcess { role: Role::Machine, pid: child.id(), start_time: started };
+        let successor = MachineProcess { start_time: started + 1, ..process };
+        successor.signal(Signal::STOP).unwrap_err();
+        assert!(!process.is_stopped());
+        process.signal(Signal::STOP).unwrap();
+        while !process.is_stopped() {
+            std::thread::yield_now();
+        }
+        process.signal(Signal::CONT).unwrap();
+        while process.is_stopped() {
+            std::thread::yield_now();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        process.signal(Signal::STOP).unwrap_err();
     }
 
     #[test]

@@ -69,14 +69,11 @@ impl StartedKeeper {
     ///
     /// [`Error::Keeper`] when the keeper is gone or answers nonsense.
     pub fn launch(self, launch: Launch, streams: AttachedStreams) -> Result<Attachment, Error> {
-        let id = launch.id.clone();
+        let (id, detach) = (launch.id.clone(), launch.detach);
         let failed = |source| Error::Keeper { id: id.clone(), source };
         send(&self.connection, &ToKeeper::Launch(Box::new(launch)), &[]).map_err(failed)?;
-        // Nobody is attached to a container that is launched detached.
-        let pipes = match streams.count() {
-            0 => Pipes::default(),
-            _ => attach(&self.connection, streams).map_err(failed)?,
-        };
+        // The keeper waits for whoever attaches, unless nobody is to.
+        let pipes = if detach { Pipes::default() } else { attach(&self.connection, streams).map_err(failed)? };
         let receiver = greeted(&id, &self.connection)?;
         Ok(Attachment { control: Control::new(self.connection), receiver, pipes, keeper: Some(self.child), id })
     }

@@ -18,22 +18,30 @@ use rustix::event::{PollFd, PollFlags};
 
 use super::{
     relay,
-    wire::{self, AttachedStreams, FromKeeper, Receiver, ToKeeper, VERSION, WireError},
+    wire::{self, AttachedStreams, Exec, FromKeeper, Receiver, ToKeeper, VERSION, WireError},
 };
 
-/// Most connections at a time.
-const MAX_CLIENTS: usize = 64;
+/// Most connections at a time: each exec has one.
+const MAX_CLIENTS: usize = 1200;
 
 /// Most bytes that wait for a command that does not read them; more, and it is dropped.
 const MAX_UNSENT: usize = 1 << 20;
 
-/// A request of a command.
+/// Names a connection. Never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ClientId(pub(super) u64);
+
+/// What came of a connection.
 #[derive(Debug)]
 pub(super) enum Request {
     /// A message that stands for itself.
     Message(ToKeeper),
     /// Pipes to connect: standard input, output, error.
     Attach(Pipes),
+    /// A further process, with its pipes.
+    Exec(Box<Exec>, Pipes),
+    /// The connection has ended.
+    Gone,
 }
 
 /// The far ends of a command's streams, non-blocking.
@@ -46,6 +54,7 @@ pub(super) struct Pipes {
 
 #[derive(Debug)]
 struct Client {
+    id: ClientId,
     receiver: Receiver,
     unsent: VecDeque<u8>,
     greeted: bool,
@@ -58,16 +67,18 @@ struct Client {
 pub(super) struct Clients {
     listener: Option<UnixListener>,
     clients: Vec<Client>,
-    /// Whether the process has its streams, so that nobody can bring others.
-    streams_taken: bool,
+    last: u64,
 }
 
 impl Clients {
+    /// The connection that this keeper was started with.
+    pub(super) const FIRST: ClientId = ClientId(0);
+
     /// The connection that this keeper was started with, already greeted.
     pub(super) fn with_first(first: Receiver) -> io::Result<Self> {
         first.stream().set_nonblocking(true)?;
-        let first = Client { receiver: first, unsent: VecDeque::new(), greeted: true, waits: true };
-        Ok(Self { listener: None, clients: vec![first], streams_taken: false })
+        let first = Client { id: Self::FIRST, receiver: first, unsent: VecDeque::new(), greeted: true, waits: true };
+        Ok(Self { listener: None, clients: vec![first], last: 0 })
     }
 
     /// Listens on a socket for more.
@@ -90,33 +101,48 @@ impl Clients {
         }
     }
 
-    /// Accepts, receives and sends what can be now.
-    pub(super) fn progress(&mut self) -> Vec<Request> {
+    /// Accepts, receives and sends what can be now. What came of a connection is in order.
+    pub(super) fn progress(&mut self) -> Vec<(ClientId, Request)> {
         self.accept();
         let mut requests = Vec::new();
-        let taken = self.streams_taken;
-        self.clients.retain_mut(|client| client.flush().is_ok() && client.hear(taken, &mut requests).is_ok());
+        self.clients.retain_mut(|client| {
+            let lives = client.flush().is_ok() && client.hear(&mut requests).is_ok();
+            if !lives {
+                requests.push((client.id, Request::Gone));
+            }
+            lives
+        });
         requests
-    }
-
-    /// The process runs with the streams it has: refuses more from now on.
-    pub(super) fn streams_are_taken(&mut self) {
-        self.streams_taken = true;
     }
 
     fn accept(&mut self) {
         while let Some(listener) = self.listener.as_ref().filter(|_| self.clients.len() < MAX_CLIENTS) {
             let Ok((stream, _)) = listener.accept() else { return };
             if stream.set_nonblocking(true).is_ok() {
-                let receiver = Receiver::new(stream);
-                self.clients.push(Client { receiver, unsent: VecDeque::new(), greeted: false, waits: false });
+                self.last += 1;
+                let (id, receiver) = (ClientId(self.last), Receiver::new(stream));
+                self.clients.push(Client { id, receiver, unsent: VecDeque::new(), greeted: false, waits: false });
             }
+        }
+    }
+
+    /// Answers one connection, if it is still there. One that does not read is found out at the next turn.
+    pub(super) fn answer(&mut self, id: ClientId, message: &FromKeeper) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            client.say_or_close(message);
+        }
+    }
+
+    /// From now on a connection is told what happens to the container, or no longer.
+    pub(super) fn set_waiting(&mut self, id: ClientId, waits: bool) {
+        if let Some(client) = self.clients.iter_mut().find(|client| client.id == id) {
+            client.waits = waits;
         }
     }
 
     /// Tells every waiting connection.
     pub(super) fn tell(&mut self, message: &FromKeeper) {
-        self.clients.retain_mut(|client| !client.waits || client.say(message).is_ok());
+        self.clients.iter_mut().filter(|client| client.waits).for_each(|client| client.say_or_close(message));
     }
 
     /// Sends the last words and closes every connection. Waits for those that read, within reason.
@@ -137,6 +163,14 @@ impl Clients {
 }
 
 impl Client {
+    /// A connection that takes nothing any more is shut down, so that the next turn finds its end.
+    fn say_or_close(&mut self, message: &FromKeeper) {
+        if self.say(message).is_err() {
+            self.unsent = VecDeque::new();
+            let _ = self.receiver.stream().shutdown(std::net::Shutdown::Both);
+        }
+    }
+
     fn say(&mut self, message: &FromKeeper) -> Result<(), WireError> {
         self.unsent.extend(encode_frame(message)?);
         if self.unsent.len() > MAX_UNSENT {
@@ -150,6 +184,8 @@ impl Client {
             let (front, _) = self.unsent.as_slices();
             match io::Write::write(&mut self.receiver.stream(), front) {
                 Ok(0) => return Err(WireError::Closed),
+                // An answer of many rows leaves no room behind.
+                Ok(sent) if sent == self.unsent.len() => self.unsent = VecDeque::new(),
                 Ok(sent) => drop(self.unsent.drain(..sent)),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -159,30 +195,39 @@ impl Client {
         Ok(())
     }
 
-    fn hear(&mut self, streams_taken: bool, requests: &mut Vec<Request>) -> Result<(), WireError> {
+    fn hear(&mut self, requests: &mut Vec<(ClientId, Request)>) -> Result<(), WireError> {
         while let Some(message) = self.receiver.receive::<ToKeeper>()? {
-            match message {
+            let request = match message {
                 ToKeeper::Hello { version } => {
                     self.say(&FromKeeper::Hello { version: VERSION })?;
                     self.greeted = version == VERSION;
+                    continue;
                 }
                 _ if !self.greeted => {
                     self.say(&FromKeeper::Refused(format!("speak version {VERSION} and say hello first")))?;
                     return Err(WireError::Closed);
                 }
-                ToKeeper::Launch(_) => self.say(&FromKeeper::Refused("a container is running here".to_owned()))?,
-                ToKeeper::Wait => self.waits = true,
-                ToKeeper::Attach(streams) if streams_taken => {
-                    self.receiver.take_descriptors(streams.count())?;
-                    self.say(&FromKeeper::Refused("the process has its streams already".to_owned()))?;
+                ToKeeper::Launch(_) => {
+                    self.say(&FromKeeper::Refused("a container is running here".to_owned()))?;
+                    continue;
+                }
+                ToKeeper::Wait => {
+                    self.waits = true;
+                    continue;
                 }
                 ToKeeper::Attach(streams) => {
-                    requests.push(Request::Attach(self.take_pipes(streams)?));
+                    let pipes = self.take_pipes(streams)?;
                     self.waits = true;
                     self.say(&FromKeeper::Attached)?;
+                    Request::Attach(pipes)
                 }
-                message => requests.push(Request::Message(message)),
-            }
+                ToKeeper::Exec(exec) => {
+                    let pipes = self.take_pipes(exec.streams)?;
+                    Request::Exec(exec, pipes)
+                }
+                message => Request::Message(message),
+            };
+            requests.push((self.id, request));
         }
         Ok(())
     }
@@ -190,7 +235,7 @@ impl Client {
     fn take_pipes(&mut self, streams: AttachedStreams) -> Result<Pipes, WireError> {
         let mut descriptors = self.receiver.take_descriptors(streams.count())?;
         for descriptor in &descriptors {
-            relay::set_nonblocking(descriptor)?;
+            relay::set_nonblocking(descriptor.as_fd())?;
         }
         let mut take = |wanted: bool| if wanted { descriptors.pop_front() } else { None };
         Ok(Pipes { stdin: take(streams.stdin), stdout: take(streams.stdout), stderr: take(streams.stderr) })
@@ -218,7 +263,7 @@ mod tests {
         send(&stream, &ToKeeper::Hello { version: VERSION }, &[]).unwrap();
         send(&stream, &ToKeeper::Signal(15), &[]).unwrap();
         let requests = clients.progress();
-        assert!(matches!(requests[..], [Request::Message(ToKeeper::Signal(15))]), "{requests:?}");
+        assert!(matches!(requests[..], [(ClientId(1), Request::Message(ToKeeper::Signal(15)))]), "{requests:?}");
         let mut receiver = Receiver::new(stream);
         assert_eq!(receiver.receive().unwrap(), Some(FromKeeper::Hello { version: VERSION }));
     }
@@ -232,7 +277,7 @@ mod tests {
         let stream = UnixStream::connect(&path).unwrap();
         send(&stream, &ToKeeper::Hello { version: VERSION + 1 }, &[]).unwrap();
         send(&stream, &ToKeeper::Kill, &[]).unwrap();
-        assert!(clients.progress().is_empty());
+        assert!(matches!(clients.progress()[..], [(_, Request::Gone)]));
         let mut receiver = Receiver::new(stream);
         assert_eq!(receiver.receive().unwrap(), Some(FromKeeper::Hello { version: VERSION }));
         assert!(matches!(receiver.receive().unwrap(), Some(FromKeeper::Refused(_))));
@@ -243,22 +288,39 @@ mod tests {
     fn attach_without_its_descriptors_ends_the_connection_only() {
         let (mut clients, first) = pair();
         send(&first, &ToKeeper::Attach(AttachedStreams { stdin: true, ..AttachedStreams::default() }), &[]).unwrap();
-        assert!(clients.progress().is_empty());
+        assert!(matches!(clients.progress()[..], [(Clients::FIRST, Request::Gone)]));
         assert!(clients.clients.is_empty());
     }
 
     #[test]
-    fn streams_are_given_once() {
+    fn streams_may_be_given_more_than_once() {
         let (mut clients, first) = pair();
         let attach = ToKeeper::Attach(AttachedStreams::default());
-        send(&first, &attach, &[]).unwrap();
-        assert!(matches!(clients.progress()[..], [Request::Attach(_)]));
-        clients.streams_are_taken();
-        send(&first, &attach, &[]).unwrap();
-        assert!(clients.progress().is_empty());
+        for _ in 0..2 {
+            send(&first, &attach, &[]).unwrap();
+            assert!(matches!(clients.progress()[..], [(Clients::FIRST, Request::Attach(_))]));
+        }
         let mut receiver = Receiver::new(first);
         assert_eq!(receiver.receive().unwrap(), Some(FromKeeper::Attached));
-        assert!(matches!(receiver.receive().unwrap(), Some(FromKeeper::Refused(_))));
+    }
+
+    #[test]
+    fn exec_brings_its_pipes() {
+        let (mut clients, first) = pair();
+        let streams = AttachedStreams { stdout: true, ..AttachedStreams::default() };
+        let exec = Exec {
+            id: "e".repeat(64),
+            process: protocol::ProcessSpec::default(),
+            tty: false,
+            streams,
+            size: protocol::TerminalSize::default(),
+            detach: false,
+        };
+        let (_reader, writer) = io::pipe().unwrap();
+        send(&first, &ToKeeper::Exec(Box::new(exec.clone())), &[writer.as_fd()]).unwrap();
+        let requests = clients.progress();
+        let [(_, Request::Exec(got, pipes))] = &requests[..] else { panic!("{requests:?}") };
+        assert!(**got == exec && pipes.stdout.is_some() && pipes.stdin.is_none());
     }
 
     #[test]
@@ -281,6 +343,7 @@ mod tests {
         for _ in 0..40 {
             clients.tell(&message);
         }
+        assert!(matches!(clients.progress()[..], [(Clients::FIRST, Request::Gone)]));
         assert!(clients.clients.is_empty());
     }
 
@@ -288,7 +351,7 @@ mod tests {
     fn malformed_frames_end_the_connection_only() {
         let (mut clients, mut first) = pair();
         io::Write::write_all(&mut first, &[0xff; 16]).unwrap();
-        assert!(clients.progress().is_empty());
+        assert!(matches!(clients.progress()[..], [(Clients::FIRST, Request::Gone)]));
         assert!(clients.clients.is_empty());
     }
 }

@@ -7,27 +7,43 @@
 //! along (`monitor` sees to that), and the next command records it ([`crate::reconcile`]).
 //!
 //! ```text
-//!   Booting ── Hello ──▶ SettingUp ── Created ──▶ Spawning ── Spawned ──▶ Running
-//!      │                     │                       │                       │ Exited
-//!      │ machine ended, deadline passed, setup or    │                       ▼
-//!      │ spawn failed, signal, kill                  │                   Draining    output reaches its readers
-//!      ▼                                             ▼                       ▼
-//!    Over ◀──────────────────────────────────────────┴───────────────── PoweringOff   scratch synced
+//!   command ──inherited connection──▶ keeper ◀──control.sock── commands
+//!                                       │
+//!               ┌───────────────────────┼─────────────────────────┐
+//!               ▼                       ▼                         ▼
+//!        the record and          a machine at a time          the log
+//!        its events              (a generation of them)
 //! ```
-//!
-//! With `--rm` there is no `PoweringOff`: what would be synced is thrown away.
 //!
 //! # Modules
 //!
-//! [`wire`] is the protocol, [`client`] the commands' end of it, `clients` the keeper's; [`relay`] moves
-//! bytes; `watch` is the loop; `record` writes what happened.
+//! | | |
+//! |---|---|
+//! | the conversation | [`wire`] is the protocol, [`client`] the commands' end of it, `clients` the keeper's |
+//! | the loop | `watch` keeps the container, `requests` answers commands, `record` writes what happened |
+//! | a machine | `generation` is one life of it, `hull` what is needed of it, `process` a process in its guest, `relay` the bytes |
+//! | rules without processes | [`policy`], `restart`, `health` |
+//! | the host | `usage`, `descriptors` |
+//!
+//! # What it costs
+//!
+//! One thread beside the one that `monitor` needs, and less than 4 MiB that are its own: one buffer for all bytes,
+//! rings in the kernel, records opened for each change and closed again, nothing that grows with what a container
+//! wrote or how many processes were run in it.
 
 pub mod client;
 mod clients;
 mod descriptors;
+mod generation;
+mod health;
+mod hull;
 pub mod policy;
+mod process;
 pub(crate) mod record;
-pub mod relay;
+mod relay;
+mod requests;
+mod restart;
+mod usage;
 mod watch;
 pub mod wire;
 
@@ -44,7 +60,6 @@ use serde::{Deserialize, Serialize};
 use self::{
     clients::Clients,
     policy::{HealthSpec, LogSettings, RestartPolicy, StopSettings},
-    watch::Keeper,
     wire::{Receiver, ToKeeper},
 };
 use crate::{home::Home, plan::Plan, timings::Timings};
@@ -103,7 +118,7 @@ pub fn main() -> ExitCode {
             }
             Ok(Some(ToKeeper::Launch(launch))) => {
                 let Ok(clients) = Clients::with_first(receiver) else { return ExitCode::FAILURE };
-                Keeper::keep(&launch, clients);
+                watch::keep(&launch, clients);
                 return ExitCode::SUCCESS;
             }
             // The starter changed its mind, or is none.
@@ -119,10 +134,21 @@ fn become_keeper() -> Option<UnixStream> {
     let _ = rustix::process::setsid();
     let _ = rustix::process::chdir("/");
     let _ = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    allow_many_descriptors();
     let standard_input = rustix::stdio::stdin();
     rustix::net::sockopt::socket_domain(standard_input).ok()?;
     let connection: OwnedFd = rustix::io::fcntl_dupfd_cloexec(standard_input, 3).ok()?;
     let nothing = std::fs::File::open("/dev/null").ok()?;
     rustix::stdio::dup2_stdin(&nothing).ok()?;
     Some(UnixStream::from(connection))
+}
+
+/// A thousand further processes have some seven thousand descriptors. What is not allowed is found out by whoever
+/// needs it.
+fn allow_many_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    const ENOUGH: u64 = 16 << 10;
+    let limit = getrlimit(Resource::Nofile);
+    let current = limit.maximum.map_or(ENOUGH, |maximum| maximum.min(ENOUGH));
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..limit });
 }

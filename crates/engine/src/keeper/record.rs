@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use monitor::{MachineProcess, Role};
-use state::{ContainerState, ProcessRef, State, StateError};
+use serde_json::Value;
+use state::{ContainerRecord, ContainerState, ProcessRef, State, StateError};
 
 use super::Launch;
 use crate::{ending::Ending, error::Error, home, process, volumes};
@@ -23,39 +24,117 @@ impl<'a> Records<'a> {
         State::open(&self.launch.home.database())
     }
 
-    /// The keeper is responsible from now on, and these are its machine's processes.
-    pub(super) fn take_over(&self, processes: &[MachineProcess]) -> Result<(), Error> {
-        let keeper = process::current().map_err(|source| Error::Host("reading /proc", source))?;
-        let machine = processes.iter().find(|process| process.role != Role::Devices).map(|process| ProcessRef {
-            pid: process.pid,
-            start_time: process.start_time,
-            boot_id: keeper.boot_id.clone(),
-        });
-        self.state()?.transition(&self.launch.id, &[ContainerState::Created, ContainerState::Exited], |record| {
-            record.keeper = Some(keeper);
-            record.claim = None;
-            record.machine = machine;
-        })?;
+    /// Changes the record if it is in one of these states.
+    fn transition(&self, from: &[ContainerState], change: impl FnOnce(&mut ContainerRecord)) -> Result<(), Error> {
+        self.state()?.transition(&self.launch.id, from, change)?;
         Ok(())
     }
 
+    /// The keeper is responsible from now on, and these are its machine's processes.
+    pub(super) fn take_over(&self, processes: &[MachineProcess]) -> Result<(), Error> {
+        let keeper = process::current().map_err(|source| Error::Host("reading /proc", source))?;
+        let machine = machine(processes, &keeper.boot_id);
+        self.transition(&[ContainerState::Created, ContainerState::Exited], |record| {
+            record.keeper = Some(keeper);
+            record.claim = None;
+            record.machine = machine;
+        })
+    }
+
+    /// There is a new machine.
+    pub(super) fn relaunched(&self, processes: &[MachineProcess]) -> Result<(), Error> {
+        let boot_id = process::boot_id().map_err(|source| Error::Host("reading the boot id", source))?;
+        self.transition(&[ContainerState::Restarting], |record| record.machine = machine(processes, &boot_id))
+    }
+
     /// The process runs.
-    pub(super) fn started(&self) -> Result<(), Error> {
-        self.state()?.transition(&self.launch.id, &[ContainerState::Created, ContainerState::Exited], |record| {
+    pub(super) fn started(&self, restarts: u32, health: Option<Value>) -> Result<(), Error> {
+        let from = [ContainerState::Created, ContainerState::Exited, ContainerState::Restarting];
+        self.transition(&from, |record| {
             record.state = ContainerState::Running;
             record.started_at = Some(process::wall_clock_ns());
             record.finished_at = None;
             record.exit_code = None;
             record.reason = None;
             record.error = None;
-        })?;
-        Ok(())
+            record.restart_count = restarts;
+            record.health = health;
+            record.stopped_by_user = false;
+            record.oom_killed = false;
+        })
+    }
+
+    /// The process has ended, and will run again.
+    pub(super) fn restarting(&self, ending: &Ending, restarts: u32) -> Result<(), Error> {
+        let from = [ContainerState::Running, ContainerState::Paused, ContainerState::Restarting];
+        self.transition(&from, |record| {
+            let keeper = record.keeper.take();
+            write_ending(record, ending);
+            record.state = ContainerState::Restarting;
+            record.keeper = keeper;
+            record.restart_count = restarts;
+        })
+    }
+
+    /// The machine stands still, or goes on.
+    pub(super) fn paused(&self, paused: bool) -> Result<(), Error> {
+        let (from, to) = if paused {
+            (ContainerState::Running, ContainerState::Paused)
+        } else {
+            (ContainerState::Paused, ContainerState::Running)
+        };
+        self.transition(&[from], |record| record.state = to)
+    }
+
+    /// A check of its health ended. One that cannot be recorded is followed by others.
+    pub(super) fn health(&self, health: Value) {
+        let _ = self.transition(&[ContainerState::Running], |record| record.health = Some(health));
+    }
+
+    /// Whether its end is wished for by a user: that is recorded before it is over, and stays.
+    pub(super) fn note_wish(&self, wished: bool) {
+        if wished {
+            // What cannot be recorded is no reason not to end.
+            let _ = self.state().and_then(|state| {
+                state.update_container(&self.launch.id, |record| record.stopped_by_user = true).map(drop)
+            });
+        }
+    }
+
+    /// A further process runs.
+    pub(super) fn exec_started(&self, exec: &str) {
+        self.exec_events(exec, &["exec_create", "exec_start"], None);
+    }
+
+    /// A further process ended.
+    pub(super) fn exec_ended(&self, exec: &str, code: u8) {
+        self.exec_events(exec, &["exec_die"], Some(code));
+    }
+
+    /// Events are not worth an end: those that cannot be written are lost.
+    fn exec_events(&self, exec: &str, actions: &[&str], code: Option<u8>) {
+        let mut attributes = vec![("execID", exec.to_owned())];
+        attributes.extend(code.map(|code| ("exitCode", code.to_string())));
+        let Ok(state) = self.state() else { return };
+        let Ok(record) = state.container(&self.launch.id) else { return };
+        for action in actions {
+            let _ = state.container_event(&record, action, &attributes);
+        }
     }
 
     /// The container has ended. With `remove`, nothing of it stays.
     pub(super) fn ended(&self, ending: &Ending, remove: bool) -> Result<(), Error> {
         end(&self.launch.home, &self.launch.id, ending, remove)
     }
+}
+
+/// The process that has the vCPUs.
+fn machine(processes: &[MachineProcess], boot_id: &str) -> Option<ProcessRef> {
+    processes.iter().find(|process| process.role != Role::Devices).map(|process| ProcessRef {
+        pid: process.pid,
+        start_time: process.start_time,
+        boot_id: boot_id.to_owned(),
+    })
 }
 
 /// Records an end. What is to be removed goes first: on a disk that the container has filled, its own files
@@ -72,8 +151,11 @@ fn end(home: &home::Home, id: &str, ending: &Ending, remove: bool) -> Result<(),
 
 /// Puts an ending into a record.
 pub(crate) fn write_ending(record: &mut state::ContainerRecord, ending: &Ending) {
+    // One that waits for its restart has ended already.
+    if record.state != ContainerState::Restarting {
+        record.finished_at = Some(process::wall_clock_ns());
+    }
     record.state = ContainerState::Exited;
-    record.finished_at = Some(process::wall_clock_ns());
     record.exit_code = Some(i32::from(ending.exit_code));
     record.reason = Some(ending.reason.to_string());
     record.error.clone_from(&ending.error);

@@ -1,24 +1,39 @@
 //! Bytes between a process in the guest and the pipes of whoever is attached.
 //!
-//! Each direction of each stream is a [`Pump`]: one source, one sink, one buffer of [`BUFFER`] bytes, all
-//! non-blocking. A full sink stops reading from its source, and that is the whole of backpressure: nothing is
-//! queued beyond the buffer. The keeper's poll loop asks every pump what it waits for, and tells it when
-//! something may have changed; a pump never waits itself.
+//! An [`Output`] has one source and any number of sinks, an [`Input`] any number of sources and one sink. Nothing
+//! here waits: the keeper's loop asks what to poll for, and lets everything advance when something may have changed.
+//! All of them read into one buffer that the loop lends ([`BUFFER`] bytes). Only what a full sink does not take is
+//! kept, and while it is, nothing more is read: that is the whole of backpressure.
 //!
 //! ```text
-//!             sink there                     sink gone, or never attached
-//!   Idle ── source readable ──▶ Full      output: bytes are read and dropped
-//!    ▲                           │        input:  the pump is done
-//!    └───── sink took all ───────┘
-//!   source at its end and buffer empty ──▶ Done (the sink is closed, or half-closed)
+//!               every sink took everything
+//!             ┌──────────────────────────────┐
+//!             ▼                              │
+//!   Flowing ── read, some sink is full ──▶ Held up     a sink whose reader is gone is dropped, and so is one
+//!      │                                               that takes nothing for PATIENCE, unless it is patient's
+//!      └── source at its end, nothing kept ──▶ Done
 //! ```
+//!
+//! # Slow readers
+//!
+//! The command that launched a container is waited for as in a shell's pipeline: its sinks are *patient*. Whoever
+//! attaches later may slow the container down, but one that takes nothing at all for [`PATIENCE`] is let go, so that
+//! a forgotten terminal never stands a container still for good. Output without a sink is read and dropped (the log
+//! has it).
+//!
+//! # The end of input
+//!
+//! The process's input ends when the command that launched it ends its own (`echo x | coracle run -i`). What others
+//! attach comes and goes and ends nothing; a detached container's input stays open.
 
 use std::{
     io,
+    net::Shutdown,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
     },
+    time::{Duration, Instant},
 };
 
 use rustix::{
@@ -26,169 +41,331 @@ use rustix::{
     io::{Errno, read, write},
 };
 
-/// Bytes that a pump holds at most.
-pub const BUFFER: usize = 64 << 10;
+use super::clients::ClientId;
 
-/// Where a pump's bytes go.
+/// Bytes that move at once.
+pub(super) const BUFFER: usize = 64 << 10;
+
+/// How long an attached command may take nothing at all before it is let go.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Most buffers that one stream moves before it is the next one's turn.
+const TURNS: usize = 8;
+
+/// A pipe that output is written to.
 #[derive(Debug)]
-enum Sink {
-    /// A pipe of the attached command.
-    Pipe(OwnedFd),
-    /// The guest's end of standard input: half-closed when the source ends.
-    Guest(UnixStream),
-    /// A terminal, which has no half-close.
-    Terminal(UnixStream),
-    /// Nobody wants them.
-    Nobody,
+pub(super) struct Sink {
+    pipe: OwnedFd,
+    owner: ClientId,
+    patient: bool,
+    /// Bytes of what is kept that it took.
+    taken: usize,
+    /// When it last took something.
+    moved: Instant,
 }
 
 impl Sink {
-    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match self {
-            Self::Pipe(pipe) => Some(pipe.as_fd()),
-            Self::Guest(stream) | Self::Terminal(stream) => Some(stream.as_fd()),
-            Self::Nobody => None,
-        }
-    }
-}
-
-/// One direction of one stream.
-#[derive(Debug)]
-pub struct Pump {
-    source: Option<OwnedFd>,
-    sink: Sink,
-    /// Made when the first byte comes.
-    buffer: Vec<u8>,
-    pending: std::ops::Range<usize>,
-    moved: u64,
-    /// Output without a sink is dropped; input without a sink has no use.
-    discards: bool,
-}
-
-impl Pump {
-    /// Output of the guest to a pipe, or to nobody.
-    #[must_use]
-    pub fn output(guest: UnixStream, pipe: Option<OwnedFd>) -> Self {
-        Self::new(guest.into(), pipe.map_or(Sink::Nobody, Sink::Pipe), true)
+    /// A command's pipe, non-blocking. `patient`: it is waited for as long as it takes.
+    pub(super) fn new(pipe: OwnedFd, owner: ClientId, patient: bool) -> Self {
+        Self { pipe, owner, patient, taken: 0, moved: Instant::now() }
     }
 
-    /// A pipe to the guest's standard input.
-    #[must_use]
-    pub fn input(pipe: OwnedFd, guest: UnixStream) -> Self {
-        Self::new(pipe, Sink::Guest(guest), false)
-    }
-
-    /// A pipe to the guest's terminal.
-    #[must_use]
-    pub fn terminal_input(pipe: OwnedFd, guest: UnixStream) -> Self {
-        Self::new(pipe, Sink::Terminal(guest), false)
-    }
-
-    fn new(source: OwnedFd, sink: Sink, discards: bool) -> Self {
-        Self { source: Some(source), sink, buffer: Vec::new(), pending: 0..0, moved: 0, discards }
-    }
-
-    /// Whether nothing will move any more.
-    #[must_use]
-    pub fn is_done(&self) -> bool {
-        self.source.is_none() && self.pending.is_empty()
-    }
-
-    /// Bytes taken from the source so far.
-    #[must_use]
-    pub fn moved(&self) -> u64 {
-        self.moved
-    }
-
-    /// Whether it waits for its sink to take bytes.
-    #[must_use]
-    pub fn is_held_up(&self) -> bool {
-        !self.pending.is_empty()
-    }
-
-    /// What to poll for: a source to read, or a sink to write.
-    #[must_use]
-    pub fn interest(&self) -> Option<PollFd<'_>> {
-        if !self.pending.is_empty() {
-            return self.sink.descriptor().map(|sink| PollFd::from_borrowed_fd(sink, PollFlags::OUT));
-        }
-        self.source.as_ref().map(|source| PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN))
-    }
-
-    /// Moves what can be moved now, at most a few buffers' worth so that no stream starves another.
-    pub fn advance(&mut self) {
-        for _ in 0..8 {
-            if !(self.flush() && self.fill()) {
-                break;
-            }
-        }
-    }
-
-    /// Gives up the sink: output is dropped from now on, input ends.
-    pub fn detach(&mut self) {
-        self.sink = Sink::Nobody;
-        self.pending = 0..0;
-        if !self.discards {
-            self.source = None;
-        }
-    }
-
-    /// Closes both ends, so that the guest learns that nobody reads.
-    pub fn close(&mut self) {
-        self.detach();
-        self.source = None;
-    }
-
-    /// Writes the pending bytes. `true`: none are left.
-    fn flush(&mut self) -> bool {
-        while !self.pending.is_empty() {
-            let Some(sink) = self.sink.descriptor() else {
-                self.pending = 0..0;
-                return true;
-            };
-            match write(sink, &self.buffer[self.pending.clone()]) {
-                Ok(written) => self.pending.start += written,
+    /// Writes what it has not taken. `false`: nobody reads it any more.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        while self.taken < bytes.len() {
+            match write(&self.pipe, &bytes[self.taken..]) {
+                Ok(written) => {
+                    self.taken += written;
+                    self.moved = Instant::now();
+                }
                 Err(Errno::INTR) => {}
-                Err(Errno::AGAIN) => return false,
-                // The reader is gone.
-                Err(_) => self.detach(),
+                Err(Errno::AGAIN) => return true,
+                Err(_) => return false,
             }
         }
         true
     }
 
-    /// Reads once. `true`: bytes came.
-    fn fill(&mut self) -> bool {
-        let Some(source) = &self.source else { return false };
-        if self.buffer.is_empty() {
-            self.buffer = vec![0; BUFFER];
-        }
-        match read(source, &mut self.buffer[..]) {
-            Ok(0) => self.end(),
-            Ok(count) => {
-                // What nobody wants is dropped here: bytes that wait for no sink would wait for ever.
-                self.pending = if matches!(self.sink, Sink::Nobody) { 0..0 } else { 0..count };
-                self.moved += count as u64;
-                true
-            }
-            Err(Errno::INTR) => true,
-            Err(Errno::AGAIN) => false,
-            // A guest that ended resets its connections: the stream is over all the same.
-            Err(_) => self.end(),
+    /// Whether it is that one's.
+    pub(super) fn is_of(&self, owner: ClientId) -> bool {
+        self.owner == owner
+    }
+
+    fn gives_up(&self) -> Option<Instant> {
+        (!self.patient).then(|| self.moved + PATIENCE)
+    }
+}
+
+/// One stream that a process writes.
+#[derive(Debug)]
+pub(super) struct Output {
+    source: Option<OwnedFd>,
+    sinks: Vec<Sink>,
+    /// What some sink has not taken.
+    kept: Vec<u8>,
+    moved: u64,
+}
+
+impl Output {
+    /// Output of the guest, to whoever is there.
+    pub(super) fn new(guest: UnixStream, sinks: Vec<Sink>) -> Self {
+        Self { source: Some(guest.into()), sinks, kept: Vec::new(), moved: 0 }
+    }
+
+    /// Whether nothing will move any more.
+    pub(super) fn is_done(&self) -> bool {
+        self.source.is_none() && self.kept.is_empty()
+    }
+
+    /// Bytes taken from the source so far.
+    pub(super) fn moved(&self) -> u64 {
+        self.moved
+    }
+
+    /// Whether it waits for a sink to take bytes.
+    pub(super) fn is_held_up(&self) -> bool {
+        !self.kept.is_empty()
+    }
+
+    /// What to poll for: a source to read, or sinks to write.
+    pub(super) fn interests<'a>(&'a self, interests: &mut Vec<PollFd<'a>>) {
+        if self.is_held_up() {
+            let waiting = self.sinks.iter().filter(|sink| sink.taken < self.kept.len());
+            interests.extend(waiting.map(|sink| PollFd::from_borrowed_fd(sink.pipe.as_fd(), PollFlags::OUT)));
+        } else if let Some(source) = &self.source {
+            interests.push(PollFd::from_borrowed_fd(source.as_fd(), PollFlags::IN));
         }
     }
 
-    fn end(&mut self) -> bool {
+    /// When a sink is let go if it takes nothing before.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waiting = self.sinks.iter().filter(|sink| sink.taken < self.kept.len());
+        waiting.filter_map(Sink::gives_up).min()
+    }
+
+    /// Adds a sink for what comes from now on.
+    pub(super) fn add(&mut self, mut sink: Sink) {
+        sink.taken = self.kept.len();
+        sink.moved = Instant::now();
+        self.sinks.push(sink);
+    }
+
+    /// Takes the sinks of one owner away.
+    pub(super) fn remove(&mut self, owner: ClientId) {
+        self.sinks.retain(|sink| sink.owner != owner);
+        self.settle();
+    }
+
+    /// Whether `owner` has a patient sink here, that is: launched the process.
+    pub(super) fn is_launchers(&self, owner: ClientId) -> bool {
+        self.sinks.iter().any(|sink| sink.owner == owner && sink.patient)
+    }
+
+    /// Lets go of every sink; what they did not take is lost.
+    pub(super) fn detach(&mut self) {
+        self.sinks.clear();
+        self.settle();
+    }
+
+    /// Closes both ends, so that the guest learns that nobody reads.
+    pub(super) fn close(&mut self) {
+        self.detach();
         self.source = None;
-        match std::mem::replace(&mut self.sink, Sink::Nobody) {
-            Sink::Guest(guest) => {
-                // A guest that is gone needs no end of file.
-                let _ = guest.shutdown(std::net::Shutdown::Write);
+    }
+
+    /// Gives the sinks back, for the process's successor.
+    pub(super) fn into_sinks(self) -> Vec<Sink> {
+        self.sinks.into_iter().map(|sink| Sink { taken: 0, ..sink }).collect()
+    }
+
+    /// Moves what can be moved now. `keep` sees every byte once.
+    pub(super) fn advance(&mut self, buffer: &mut [u8], keep: &mut dyn FnMut(&[u8])) {
+        for _ in 0..TURNS {
+            if !(self.flush() && self.fill(buffer, keep)) {
+                break;
             }
-            // Input of a terminal ended: the terminal itself goes on.
-            Sink::Terminal(_) | Sink::Pipe(_) | Sink::Nobody => {}
         }
-        false
+    }
+
+    /// Offers what is kept. `true`: nothing is left.
+    fn flush(&mut self) -> bool {
+        if self.is_held_up() {
+            let (kept, now) = (&self.kept, Instant::now());
+            self.sinks.retain_mut(|sink| {
+                sink.take(kept) && (sink.taken == kept.len() || sink.gives_up().is_none_or(|at| now < at))
+            });
+            self.settle();
+        }
+        !self.is_held_up()
+    }
+
+    /// Forgets what every sink has taken.
+    fn settle(&mut self) {
+        if self.sinks.iter().all(|sink| sink.taken == self.kept.len()) {
+            self.kept = Vec::new();
+            self.sinks.iter_mut().for_each(|sink| sink.taken = 0);
+        }
+    }
+
+    /// Reads once and passes it on. `true`: there may be more.
+    fn fill(&mut self, buffer: &mut [u8], keep: &mut dyn FnMut(&[u8])) -> bool {
+        let Some(source) = &self.source else { return false };
+        let count = match read(source, &mut *buffer) {
+            Ok(count) => count,
+            Err(Errno::INTR) => return true,
+            Err(Errno::AGAIN) => return false,
+            // A guest that ended resets its connections: the stream is over all the same.
+            Err(_) => 0,
+        };
+        let bytes = &buffer[..count];
+        if bytes.is_empty() {
+            self.source = None;
+            return false;
+        }
+        keep(bytes);
+        self.moved += bytes.len() as u64;
+        let now = Instant::now();
+        self.sinks.retain_mut(|sink| {
+            sink.moved = now;
+            sink.take(bytes)
+        });
+        if self.sinks.iter().any(|sink| sink.taken < bytes.len()) {
+            self.kept = bytes.to_vec();
+        } else {
+            self.sinks.iter_mut().for_each(|sink| sink.taken = 0);
+        }
+        true
+    }
+}
+
+/// A pipe that input is read from.
+#[derive(Debug)]
+pub(super) struct Source {
+    pipe: OwnedFd,
+    owner: ClientId,
+    /// The process's input ends with it.
+    ends: bool,
+}
+
+impl Source {
+    /// A command's pipe, non-blocking.
+    pub(super) fn new(pipe: OwnedFd, owner: ClientId, ends: bool) -> Self {
+        Self { pipe, owner, ends }
+    }
+
+    /// Whether it is that one's.
+    pub(super) fn is_of(&self, owner: ClientId) -> bool {
+        self.owner == owner
+    }
+}
+
+/// The input of a process.
+#[derive(Debug)]
+pub(super) struct Input {
+    /// `None` once it has ended: nothing is read from sources then.
+    guest: Option<UnixStream>,
+    /// A terminal has no half-close: its input does not end.
+    terminal: bool,
+    sources: Vec<Source>,
+    kept: Vec<u8>,
+}
+
+impl Input {
+    /// Input of the guest, from whoever is there.
+    pub(super) fn new(guest: UnixStream, terminal: bool, sources: Vec<Source>) -> Self {
+        Self { guest: Some(guest), terminal, sources, kept: Vec::new() }
+    }
+
+    /// Adds a source.
+    pub(super) fn add(&mut self, source: Source) {
+        self.sources.push(source);
+    }
+
+    /// Takes the sources of one owner away. Nothing ends by that.
+    pub(super) fn remove(&mut self, owner: ClientId) {
+        self.sources.retain(|source| source.owner != owner);
+    }
+
+    /// Gives the sources back, for the process's successor.
+    pub(super) fn into_sources(self) -> Vec<Source> {
+        self.sources
+    }
+
+    /// What to poll for: sources to read, or the sink to write.
+    pub(super) fn interests<'a>(&'a self, interests: &mut Vec<PollFd<'a>>) {
+        let Some(guest) = &self.guest else { return };
+        if self.kept.is_empty() {
+            let sources = self.sources.iter();
+            interests.extend(sources.map(|source| PollFd::from_borrowed_fd(source.pipe.as_fd(), PollFlags::IN)));
+        } else {
+            interests.push(PollFd::from_borrowed_fd(guest.as_fd(), PollFlags::OUT));
+        }
+    }
+
+    /// Moves what can be moved now.
+    pub(super) fn advance(&mut self, buffer: &mut [u8]) {
+        for _ in 0..TURNS {
+            if !(self.flush() && self.fill(buffer)) {
+                break;
+            }
+        }
+    }
+
+    /// Writes what is kept. `true`: nothing is left.
+    fn flush(&mut self) -> bool {
+        let kept = std::mem::take(&mut self.kept);
+        self.give(&kept)
+    }
+
+    /// Writes to the guest, keeping what it does not take. `true`: it took all.
+    fn give(&mut self, mut bytes: &[u8]) -> bool {
+        while !bytes.is_empty() {
+            let Some(guest) = &self.guest else { return false };
+            match write(guest, bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => {
+                    self.kept = bytes.to_vec();
+                    return false;
+                }
+                // Nobody reads input any more. A successor may.
+                Err(_) => self.guest = None,
+            }
+        }
+        true
+    }
+
+    /// Reads from each source once. `true`: something came.
+    fn fill(&mut self, buffer: &mut [u8]) -> bool {
+        let mut came = false;
+        let mut index = 0;
+        while index < self.sources.len() && self.kept.is_empty() {
+            match read(&self.sources[index].pipe, &mut *buffer) {
+                Ok(count) if count > 0 => {
+                    came = true;
+                    self.give(&buffer[..count]);
+                    index += 1;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => index += 1,
+                _ => {
+                    let source = self.sources.remove(index);
+                    if source.ends && !self.terminal {
+                        self.end();
+                    }
+                }
+            }
+        }
+        came
+    }
+
+    fn end(&mut self) {
+        if let Some(guest) = &self.guest {
+            // A guest that is gone needs no end of file.
+            let _ = guest.shutdown(Shutdown::Write);
+        }
+        self.guest = None;
+        self.sources.clear();
     }
 }
 
@@ -197,155 +374,9 @@ impl Pump {
 /// # Errors
 ///
 /// If it is not a descriptor that can be.
-pub fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
+pub(super) fn set_nonblocking(descriptor: BorrowedFd<'_>) -> io::Result<()> {
     Ok(rustix::io::ioctl_fionbio(descriptor, true)?)
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read, Write};
-
-    use proptest::prelude::*;
-    use rustix::event::poll;
-
-    use super::*;
-
-    fn guest() -> (UnixStream, UnixStream) {
-        let (ours, theirs) = UnixStream::pair().unwrap();
-        ours.set_nonblocking(true).unwrap();
-        (ours, theirs)
-    }
-
-    fn pipe_for_writing() -> (io::PipeReader, OwnedFd) {
-        let (reader, writer) = io::pipe().unwrap();
-        let writer = OwnedFd::from(writer);
-        set_nonblocking(&writer).unwrap();
-        (reader, writer)
-    }
-
-    /// Drives a pump as the keeper does, until it is done.
-    fn drive(pump: &mut Pump) -> usize {
-        let mut polls = 0;
-        while !pump.is_done() {
-            if let Some(interest) = pump.interest() {
-                poll(&mut [interest], None).unwrap();
-                polls += 1;
-            }
-            pump.advance();
-        }
-        polls
-    }
-
-    #[test]
-    fn many_bytes_through_a_slow_reader() {
-        let (ours, mut theirs) = guest();
-        let (mut reader, writer) = pipe_for_writing();
-        let sent: Vec<u8> = (0..3_000_000_u32).map(|n| n.to_le_bytes()[n as usize % 3]).collect();
-        let expected = sent.clone();
-        let producer = std::thread::spawn(move || theirs.write_all(&sent).unwrap());
-        let consumer = std::thread::spawn(move || {
-            let mut all = Vec::new();
-            let mut some = [0; 5000];
-            loop {
-                match reader.read(&mut some).unwrap() {
-                    0 => return all,
-                    count => all.extend_from_slice(&some[..count]),
-                }
-            }
-        });
-        let mut pump = Pump::output(ours, Some(writer));
-        let polls = drive(&mut pump);
-        assert!(polls < 3_000_000 / 512, "{polls} polls are a busy loop");
-        assert_eq!(pump.moved(), 3_000_000);
-        drop(pump);
-        producer.join().unwrap();
-        assert!(consumer.join().unwrap() == expected);
-    }
-
-    #[test]
-    fn output_without_a_reader_is_dropped_and_the_guest_goes_on() {
-        let (ours, mut theirs) = guest();
-        let (reader, writer) = pipe_for_writing();
-        drop(reader);
-        let producer = std::thread::spawn(move || theirs.write_all(&vec![1; 1 << 20]).unwrap());
-        let mut pump = Pump::output(ours, Some(writer));
-        drive(&mut pump);
-        producer.join().unwrap();
-        assert_eq!(pump.moved(), 1 << 20);
-    }
-
-    #[test]
-    fn output_for_nobody_never_waits_for_a_sink() {
-        let (ours, mut theirs) = guest();
-        rustix::net::sockopt::set_socket_send_buffer_size(&theirs, 4 << 20).unwrap();
-        let mut pump = Pump::output(ours, None);
-        theirs.set_nonblocking(true).unwrap();
-        // More than one turn moves.
-        for _ in 0..64 {
-            let _ = theirs.write(&[1; BUFFER]);
-        }
-        pump.advance();
-        assert!(!pump.is_held_up() && pump.interest().is_some());
-    }
-
-    #[test]
-    fn closed_output_reaches_the_guest() {
-        let (ours, mut theirs) = guest();
-        let mut pump = Pump::output(ours, None);
-        pump.close();
-        assert!(pump.is_done());
-        assert_eq!(theirs.write(b"x").unwrap_err().kind(), io::ErrorKind::BrokenPipe);
-    }
-
-    #[test]
-    fn end_of_input_is_a_half_close() {
-        let (ours, mut theirs) = guest();
-        let (reader, mut writer) = io::pipe().unwrap();
-        let reader = OwnedFd::from(reader);
-        set_nonblocking(&reader).unwrap();
-        let mut pump = Pump::input(reader, ours.try_clone().unwrap());
-        writer.write_all(b"last words").unwrap();
-        drop(writer);
-        drive(&mut pump);
-        let mut text = String::new();
-        theirs.read_to_string(&mut text).unwrap();
-        assert_eq!(text, "last words");
-        drop(ours);
-    }
-
-    #[test]
-    fn input_that_nobody_reads_waits_without_spinning() {
-        let (ours, _theirs) = guest();
-        let (reader, mut writer) = io::pipe().unwrap();
-        let reader = OwnedFd::from(reader);
-        set_nonblocking(&reader).unwrap();
-        rustix::io::ioctl_fionbio(&writer, true).unwrap();
-        let mut pump = Pump::input(reader, ours);
-        let some = [7; 4096];
-        for _ in 0..1000 {
-            while writer.write(&some).is_ok() {}
-            pump.advance();
-        }
-        assert!(pump.is_held_up());
-        assert_eq!(poll(&mut [pump.interest().unwrap()], Some(&rustix::event::Timespec::default())).unwrap(), 0);
-    }
-
-    proptest! {
-        #[test]
-        fn bytes_arrive_in_order(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3000), 0..20)) {
-            let (ours, mut theirs) = guest();
-            let (mut reader, writer) = pipe_for_writing();
-            let mut pump = Pump::output(ours, Some(writer));
-            for chunk in &chunks {
-                theirs.write_all(chunk).unwrap();
-                pump.advance();
-            }
-            drop(theirs);
-            drive(&mut pump);
-            drop(pump);
-            let mut all = Vec::new();
-            reader.read_to_end(&mut all).unwrap();
-            prop_assert_eq!(all, chunks.concat());
-        }
-    }
-}
+mod tests;

@@ -3,7 +3,10 @@
 use std::{
     io::{PipeReader, PipeWriter, Read, Write},
     os::fd::OwnedFd,
-    sync::{Arc, Condvar, Mutex},
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -14,13 +17,22 @@ use protocol::{
 };
 use state::{ContainerRecord, ContainerState, ImageRecord, RootRecord, State};
 
+use std::os::{
+    fd::{AsFd, BorrowedFd},
+    unix::net::UnixStream,
+};
+
+use monitor::{MachineEnd, MachineProcess, VsockError};
+use protocol::{ContainerId, TerminalSize};
+
 use super::*;
 use crate::{
     ending::Reason,
     home::Home,
     keeper::{
+        client::Connection,
         policy::{LogSettings, RestartPolicy, StopSettings},
-        wire::{AttachedStreams, Receiver, send},
+        wire::{AttachedStreams, Receiver, ToKeeper, send},
     },
     plan::{self, Files, Host, ImageDefaults},
     request::RunRequest,
@@ -37,6 +49,7 @@ struct Shared {
     ended: (UnixStream, UnixStream),
     offered: Mutex<Vec<(u32, UnixStream)>>,
     bell: (UnixStream, UnixStream),
+    paused: AtomicBool,
 }
 
 impl FakeMachine {
@@ -52,6 +65,7 @@ impl FakeMachine {
             ended: pair(),
             offered: Mutex::new(Vec::new()),
             bell: pair(),
+            paused: AtomicBool::new(false),
         }))
     }
 
@@ -73,6 +87,20 @@ impl FakeMachine {
 }
 
 impl Hull for FakeMachine {
+    fn processes(&self) -> &[MachineProcess] {
+        &[]
+    }
+
+    fn pause(&self) -> std::io::Result<()> {
+        self.0.paused.store(true, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn resume(&self) -> std::io::Result<()> {
+        self.0.paused.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
     fn ended_fd(&self) -> BorrowedFd<'_> {
         self.0.ended.0.as_fd()
     }
@@ -208,6 +236,7 @@ struct Command {
     _directory: tempfile::TempDir,
     home: Home,
     machine: FakeMachine,
+    machines: Vec<FakeMachine>,
     connection: UnixStream,
     receiver: Receiver,
     stdin: Option<PipeWriter>,
@@ -274,10 +303,15 @@ fn records(home: &Home) -> State {
 
 impl Command {
     fn run(request: &RunRequest) -> Self {
+        Self::launch(request, 1, |_| {})
+    }
+
+    /// With so many machines, one after the other, and a launch that is changed.
+    fn launch(request: &RunRequest, machines: usize, change: impl FnOnce(&mut Launch)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let home = Home { data: directory.path().join("data"), run: directory.path().join("run") };
         drop(records(&home));
-        let machine = FakeMachine::new();
+        let machines: Vec<_> = (0..machines).map(|_| FakeMachine::new()).collect();
         let (connection, theirs) = UnixStream::pair().unwrap();
         let (their_stdin, stdin) = std::io::pipe().unwrap();
         let (stdout, their_stdout) = std::io::pipe().unwrap();
@@ -289,17 +323,53 @@ impl Command {
         }
         let descriptors: Vec<_> = ends.iter().map(AsFd::as_fd).collect();
         send(&connection, &ToKeeper::Attach(streams), &descriptors).unwrap();
-        let clients = Clients::with_first(Receiver::new(theirs)).unwrap();
-        let (launch, hull) = (launch(home.clone(), request), machine.clone());
+        let mut clients = Clients::with_first(Receiver::new(theirs)).unwrap();
+        home::make_private(&home.run_container(ID)).unwrap();
+        clients.listen(&home.control_socket(ID)).unwrap();
+        let mut launch = launch(home.clone(), request);
+        change(&mut launch);
+        let mut hulls = machines.clone().into_iter();
         let keeper = std::thread::spawn(move || {
-            let session = Session::new(Timeouts { hello: Duration::from_secs(1), ..Timeouts::default() }).unwrap();
-            let (ending, clients) = Keeper::new(&launch, hull, session, clients).run();
+            let timeouts = Timeouts { hello: Duration::from_secs(1), ..Timeouts::default() };
+            let launcher =
+                || hulls.next().ok_or_else(|| Error::Host("no machine is left", std::io::ErrorKind::Other.into()));
+            let (ending, clients) = Keeper::new(&launch, launcher, timeouts, clients).run();
+            Records::new(&launch).ended(&ending, false).unwrap();
             clients.farewell(&FromKeeper::Ended(Box::new(ending.clone())));
             ending
         });
         let receiver = Receiver::new(connection.try_clone().unwrap());
         let stdin = Some(stdin);
-        Self { _directory: directory, home, machine, connection, receiver, stdin, stdout, stderr, keeper }
+        let machine = machines[0].clone();
+        Self { _directory: directory, home, machine, machines, connection, receiver, stdin, stdout, stderr, keeper }
+    }
+
+    /// Another command's connection.
+    fn other(&self) -> Connection {
+        Connection::open(ID, &self.home.control_socket(ID)).unwrap()
+    }
+
+    fn record(&self) -> ContainerRecord {
+        State::open(&self.home.database()).unwrap().container(ID).unwrap()
+    }
+
+    /// Waits until the record is as it should be.
+    fn await_record(&self, is_so: impl Fn(&ContainerRecord) -> bool) -> ContainerRecord {
+        let begun = Instant::now();
+        loop {
+            let record = self.record();
+            if is_so(&record) {
+                return record;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{record:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn logged(&self) -> Vec<logs::Record> {
+        let directory = self.home.container(ID).join("log");
+        let mut reader = logs::Reader::open(&directory, &logs::Options::default()).unwrap();
+        std::iter::from_fn(|| reader.next().unwrap()).collect()
     }
 
     fn say(&self, message: &ToKeeper) {

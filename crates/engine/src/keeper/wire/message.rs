@@ -178,14 +178,20 @@ pub struct Usage {
 /// What a container's processes use, as the guest's cgroup counts it. The guest may lie.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GuestUsage {
-    /// Bytes of memory.
+    /// Bytes of memory, page cache included.
     pub memory: u64,
-    /// Most bytes of memory; `None` is no limit but the guest's own.
-    pub memory_limit: Option<u64>,
+    /// Bytes of page cache among them that nobody has used lately.
+    pub memory_inactive_file: u64,
+    /// Most bytes of memory.
+    pub memory_limit: u64,
     /// CPU time in ns.
     pub cpu_ns: u64,
+    /// Its processors.
+    pub cpus: u32,
     /// Processes and threads.
     pub pids: u64,
+    /// Most processes and threads; 0 is no limit.
+    pub pids_limit: u64,
     /// Bytes read from disks.
     pub block_read: u64,
     /// Bytes written to disks.
@@ -232,6 +238,41 @@ pub struct ProcessRow {
     pub started_at: i64,
     /// Its terminal, empty without one.
     pub tty: String,
-    /// Its arguments, or its name in brackets.
+    /// Its arguments with a NUL behind each, or its name in brackets; cut when long.
     pub command: Vec<u8>,
+}
+
+impl From<protocol::Usage> for GuestUsage {
+    fn from(usage: protocol::Usage) -> Self {
+        Self {
+            memory: usage.memory,
+            memory_inactive_file: usage.memory_inactive_file,
+            memory_limit: usage.memory_limit,
+            cpu_ns: usage.cpu.saturating_mul(1000),
+            cpus: usage.cpus,
+            pids: usage.pids,
+            pids_limit: usage.pids_limit,
+            block_read: usage.block_read,
+            block_written: usage.block_written,
+            net_received: usage.net_received,
+            net_sent: usage.net_sent,
+        }
+    }
+}
+
+impl From<protocol::ProcessRow> for ProcessRow {
+    fn from(row: protocol::ProcessRow) -> Self {
+        Self {
+            pid: row.pid,
+            ppid: row.ppid,
+            uid: row.uid,
+            user: row.user,
+            state: char::from(row.state),
+            cpu_ns: row.cpu_ms.saturating_mul(1_000_000),
+            rss: row.rss,
+            started_at: i64::try_from(row.started.saturating_mul(1_000_000_000)).unwrap_or(i64::MAX),
+            tty: row.tty,
+            command: row.argv,
+        }
+    }
 }
