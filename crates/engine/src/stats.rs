@@ -46,7 +46,7 @@ fn stats(record: &ContainerRecord, usage: Option<Usage>) -> Stats {
         name: record.name.clone(),
         live,
         vcpus: spec.as_ref().map_or(0, |spec| spec.resolved.vcpus),
-        memory_limit: usage.guest.and_then(|guest| guest.memory_limit).unwrap_or(machine_memory),
+        memory_limit: usage.guest.map_or(machine_memory, |guest| guest.memory_limit),
         pids_limit: spec.as_ref().and_then(|spec| spec.request.pids_limit),
         usage,
     }
