@@ -1,4 +1,5 @@
-//! Arbitrary bytes as frames of both directions, and as the guest's side of a whole conversation.
+//! Arbitrary bytes as frames of both directions, as a stream of entries to unpack, and as the guest's side of a whole
+//! conversation.
 //!
 //! The first byte chooses. A conversation is driven by commands: the host's requests, stream connections, the
 //! passing of time, and frames of the guest that are either raw bytes or built from them so that they decode.
@@ -7,7 +8,7 @@
 
 use std::time::{Duration, Instant};
 
-use guest::{Conversation, Event, StdioRequest, Timeouts};
+use guest::{Conversation, Event, Reply, StdioRequest, Timeouts};
 use libfuzzer_sys::fuzz_target;
 use protocol::*;
 use serde::{Serialize, de::DeserializeOwned};
@@ -37,6 +38,43 @@ where
     }
 }
 
+/// Decodes a stream of entries in chunks of a length, to its end or its first error.
+fn pieces(bytes: &[u8], length: usize) -> (Vec<unpack::Entry>, Vec<u8>, Option<unpack::UnpackError>) {
+    let (mut entries, mut content) = (Vec::new(), Vec::new());
+    let mut decoder = unpack::Decoder::default();
+    for mut chunk in bytes.chunks(length) {
+        loop {
+            match decoder.take(&mut chunk) {
+                Ok(Some(unpack::Piece::Entry(entry))) => {
+                    entry.check().expect("it was checked");
+                    assert!(entry.path.split(|byte| *byte == b'/').all(|name| name != b".." && name != b"."));
+                    entries.push(*entry);
+                }
+                Ok(Some(unpack::Piece::Content(bytes))) => {
+                    assert!(!bytes.is_empty());
+                    content.extend_from_slice(bytes);
+                }
+                Ok(Some(unpack::Piece::End)) => {}
+                Ok(None) => {
+                    assert!(chunk.is_empty());
+                    break;
+                }
+                Err(error) => return (entries, content, Some(error)),
+            }
+        }
+    }
+    (entries, content, decoder.finish().err())
+}
+
+/// However it is cut into chunks, a stream is the same; never more content than entries say.
+fn entries(bytes: &[u8]) {
+    let Some((length, bytes)) = bytes.split_first() else { return };
+    let whole = pieces(bytes, bytes.len().max(1));
+    assert_eq!(whole, pieces(bytes, usize::from(*length).max(1)));
+    let promised = whole.0.iter().fold(0, |sum: u64, entry| sum.saturating_add(entry.size()));
+    assert!(whole.1.len() as u64 <= promised);
+}
+
 /// Commands from bytes.
 struct Commands<'a>(&'a [u8]);
 
@@ -55,9 +93,34 @@ impl Commands<'_> {
         Some(ProcessId(u32::from(self.byte()? % 5)))
     }
 
+    fn question(&mut self) -> Option<Question> {
+        let questions = [
+            Question::Freeze,
+            Question::Thaw,
+            Question::Usage,
+            Question::Processes,
+            Question::SetLimits(Limits::default()),
+        ];
+        questions.get(usize::from(self.byte()? % 5)).cloned()
+    }
+
+    fn answer(&mut self) -> Option<Answer> {
+        Some(match self.byte()? % 6 {
+            0 => Answer::Frozen,
+            1 => Answer::Thawed,
+            2 => Answer::Usage(Usage::default()),
+            3 => {
+                let row = ProcessRow { user: Some("\u{1b}".to_owned()), argv: vec![0; 1000], ..ProcessRow::default() };
+                Answer::Processes { rows: vec![row; usize::from(self.byte()?) * 8], last: self.byte()? % 2 == 0 }
+            }
+            4 => Answer::LimitsSet,
+            _ => Answer::Refused("\u{1b}".to_owned()),
+        })
+    }
+
     /// A message that decodes.
     fn message(&mut self) -> Option<GuestMessage> {
-        Some(match self.byte()? % 8 {
+        Some(match self.byte()? % 9 {
             0 => {
                 let version = VERSION + u32::from(self.byte()? / 200);
                 GuestMessage::Hello(Hello { version, kernel_release: "\u{1b}".to_owned(), init_started: 0, sent: 0 })
@@ -74,7 +137,11 @@ impl Commands<'_> {
                 let (container, process) = (self.container()?, self.process()?);
                 GuestMessage::Exited { container, process, status, oom_killed: false }
             }
-            6 => GuestMessage::Fatal { error: String::new() },
+            6 => {
+                let (container, request) = (self.container()?, RequestId(u32::from(self.byte()? % 5)));
+                GuestMessage::Answer { container, request, answer: self.answer()? }
+            }
+            7 => GuestMessage::Fatal { error: String::new() },
             _ => GuestMessage::PoweringOff,
         })
     }
@@ -111,11 +178,13 @@ fn spec() -> ProcessSpec {
     }
 }
 
-/// What the host may rely on, whatever the guest does: each process is spawned before it exits, and ends once.
+/// What the host may rely on, whatever the guest does: each process is spawned before it exits, and ends once; each
+/// question is answered once at the most.
 #[derive(Default)]
 struct Promises {
     hellos: u32,
     running: Vec<ProcessId>,
+    asked: Vec<RequestId>,
     ended: bool,
 }
 
@@ -134,6 +203,17 @@ impl Promises {
             Event::Exited { process, .. } => {
                 let index = self.running.iter().position(|running| running == process);
                 self.running.swap_remove(index.expect("it was spawned"));
+            }
+            Event::Answered { request, reply, .. } => {
+                let index = self.asked.iter().position(|asked| asked == request);
+                self.asked.swap_remove(index.expect("it was asked, and not answered"));
+                match reply {
+                    Reply::Refused(text) => assert!(!text.contains('\u{1b}')),
+                    Reply::Processes(rows) => {
+                        assert!(rows.len() <= MAX_PROCESS_ROWS && rows.iter().all(|row| row.argv.len() <= MAX_ROW_ARGV))
+                    }
+                    _ => {}
+                }
             }
             Event::Ended => self.ended = true,
             _ => {}
@@ -158,7 +238,7 @@ fn converse(bytes: &[u8]) -> Option<()> {
     let mut now = start;
     loop {
         let mut failed = false;
-        match commands.byte()? % 10 {
+        match commands.byte()? % 11 {
             0 => drop(conversation.create(commands.container()?, config(), now)),
             1 => {
                 let is_wanted = commands.byte()?;
@@ -183,6 +263,12 @@ fn converse(bytes: &[u8]) -> Option<()> {
                 failed = conversation.expire(now, &mut events).is_err();
                 assert!(failed || conversation.deadline().is_none_or(|deadline| deadline > now));
             }
+            5 => {
+                let (container, question) = (commands.container()?, commands.question()?);
+                if let Ok((request, _)) = conversation.ask(&container, question, now) {
+                    promises.asked.push(request);
+                }
+            }
             _ => failed = conversation.receive(commands.message()?, now, &mut events).is_err(),
         }
         events.drain(..).for_each(|event| promises.check(&event));
@@ -196,9 +282,10 @@ fn converse(bytes: &[u8]) -> Option<()> {
 
 fuzz_target!(|bytes: &[u8]| {
     let Some((choice, bytes)) = bytes.split_first() else { return };
-    match choice % 3 {
+    match choice % 4 {
         0 => frames::<GuestMessage>(bytes, MAX_GUEST_FRAME),
         1 => frames::<HostMessage>(bytes, MAX_FRAME),
+        2 => entries(bytes),
         _ => drop(converse(bytes)),
     }
 });

@@ -25,7 +25,7 @@
 //! | silence where an answer is due | [`GuestError::Deadline`]; for a question a refusal, and after [`MAX_QUESTIONS`] of them no more questions |
 //! | answers to no question, of another kind, in parts without end | [`GuestError::OutOfOrder`]; the session ends |
 //! | a second control connection, connections to other ports | closed |
-//! | stdio connections of a workload that guesses the port | closed: tokens have 128 random bits, work once, are compared in constant time; at most [`MAX_PENDING`] connections may be undecided, each for five seconds |
+//! | stdio connections of a workload that guesses the port | closed: tokens have 128 random bits, work once, are compared in constant time; at most [`MAX_PENDING`] connections may be undecided, each for five seconds, and the oldest gives way |
 //! | terminal escapes or megabytes in error texts | texts are cut at [`MAX_TEXT`] bytes and lose their control characters |
 //! | not reading what the host sends | at most [`MAX_QUEUED`] bytes wait; further requests are refused |
 

@@ -52,6 +52,8 @@ pub struct Session {
     /// Bytes of `queued` that were written.
     written: usize,
     pending: Vec<Pending>,
+    /// What room had to be made for: the next call of `progress` reports it.
+    early: Vec<Event>,
     /// An error that came after events: the next call of `progress` reports it.
     failure: Option<GuestError>,
 }
@@ -71,6 +73,7 @@ impl Session {
             queued: Vec::new(),
             written: 0,
             pending: Vec::new(),
+            early: Vec::new(),
             failure: None,
         })
     }
@@ -86,14 +89,33 @@ impl Session {
                 self.watch(&stream)?;
                 self.control = Some(stream);
             }
-            STREAM_PORT if self.pending.len() < MAX_PENDING && self.conversation.expects_streams() => {
+            STREAM_PORT if self.conversation.expects_streams() => {
                 self.watch(&stream)?;
-                let until = Instant::now() + TOKEN_TIMEOUT;
+                let now = Instant::now();
+                self.make_room(now);
+                let until = now + TOKEN_TIMEOUT;
                 self.pending.push(Pending { stream, frame: [0; StreamOpen::FRAME_LENGTH], received: 0, until });
             }
             _ => drop(stream),
         }
         Ok(())
+    }
+
+    /// Decides what can be decided when too many connections wait, and if that is not enough closes the oldest: guest
+    /// init shows its tokens at once.
+    fn make_room(&mut self, now: Instant) {
+        if self.pending.len() < MAX_PENDING {
+            return;
+        }
+        let mut events = std::mem::take(&mut self.early);
+        self.look_at_pending(now, &mut events);
+        self.early = events;
+        if self.pending.len() >= MAX_PENDING {
+            let oldest = self.pending.iter().enumerate().min_by_key(|(_, pending)| pending.until);
+            if let Some((index, _)) = oldest {
+                self.pending.swap_remove(index);
+            }
+        }
     }
 
     fn watch(&self, stream: &UnixStream) -> io::Result<()> {
@@ -112,7 +134,7 @@ impl Session {
         if self.conversation.has_ended() {
             return Err(self.failure.take().unwrap_or(GuestError::Ended));
         }
-        let mut events = Vec::new();
+        let mut events = std::mem::take(&mut self.early);
         let result = self.advance(&mut events);
         if self.conversation.has_ended() || result.is_err() {
             self.conversation.end();
@@ -219,7 +241,7 @@ impl Session {
     /// When [`Session::progress`] has to be called even if nothing is readable.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        if self.failure.is_some() {
+        if self.failure.is_some() || !self.early.is_empty() {
             return Some(Instant::now());
         }
         let pending = self.pending.iter().map(|pending| pending.until);

@@ -44,6 +44,10 @@ fn exited(process: u32) -> GuestMessage {
     }
 }
 
+fn answer(request: u32, answer: Answer) -> GuestMessage {
+    GuestMessage::Answer { container: id(), request: RequestId(request), answer }
+}
+
 fn config() -> ContainerConfig {
     ContainerConfig {
         root_disk: "root".to_owned(),
@@ -217,15 +221,29 @@ fn out_of_order() {
     let failed =
         GuestMessage::SpawnFailed { container: id(), process: ProcessId(1), error: SpawnError::Other(String::new()) };
     let create_failed = GuestMessage::CreateFailed { container: id(), error: String::new() };
-    for message in [created(), create_failed.clone(), spawned(1), failed.clone(), exited(1), GuestMessage::PoweringOff]
-    {
+    for message in [
+        created(),
+        create_failed.clone(),
+        spawned(1),
+        failed.clone(),
+        exited(1),
+        GuestMessage::PoweringOff,
+        answer(1, Answer::Frozen),
+    ] {
         let mut pair = Pair::new(Timeouts::default());
         pair.say(&message);
         assert!(is_out_of_order(&pair.error()), "before hello: {message:?}");
     }
-    for message in
-        [hello(), created(), create_failed.clone(), spawned(1), failed.clone(), exited(1), GuestMessage::PoweringOff]
-    {
+    for message in [
+        hello(),
+        created(),
+        create_failed.clone(),
+        spawned(1),
+        failed.clone(),
+        exited(1),
+        GuestMessage::PoweringOff,
+        answer(1, Answer::Frozen),
+    ] {
         let mut pair = Pair::ready();
         pair.say(&message);
         assert!(is_out_of_order(&pair.error()), "ready: {message:?}");
@@ -383,6 +401,27 @@ fn stray_connections_are_closed() {
 
 #[test]
 fn undecided_connections_are_bounded() {
+    let (mut pair, process, tokens) = Pair::with_process();
+    // They are decided where they wait, so that a burst of good ones loses none.
+    let guests = tokens.map(|token| pair.connect(token));
+    let mut waiting: Vec<UnixStream> = Vec::new();
+    for _ in 0..MAX_PENDING + 10 {
+        let (host, guest) = UnixStream::pair().unwrap();
+        pair.session.offer(STREAM_PORT, host).unwrap();
+        waiting.push(guest);
+    }
+    pair.say(&spawned(process.0));
+    assert!(matches!(pair.events().unwrap().as_slice(), [Event::Spawned { .. }]));
+    // All streams are there: whatever comes now has no purpose.
+    let (host, mut late) = UnixStream::pair().unwrap();
+    pair.session.offer(STREAM_PORT, host).unwrap();
+    assert!(is_closed(&mut late));
+    drop(guests);
+}
+
+/// The oldest of too many gives way; a token may come byte by byte.
+#[test]
+fn a_flood_of_connections() {
     let (mut pair, _, [stdin, ..]) = Pair::with_process();
     let mut waiting: Vec<UnixStream> = Vec::new();
     for _ in 0..MAX_PENDING + 10 {
@@ -391,16 +430,32 @@ fn undecided_connections_are_bounded() {
         waiting.push(guest);
     }
     pair.session.progress().unwrap();
-    assert!(is_closed(&mut waiting[MAX_PENDING]) && !is_closed(&mut waiting[0]));
-    // One that is decided makes room for another one; tokens may come byte by byte.
+    assert!(waiting[..10].iter_mut().all(is_closed));
+    assert!(!is_closed(&mut waiting[10]) && !is_closed(&mut waiting[MAX_PENDING + 9]));
     for byte in (StreamOpen { token: stdin }).to_frame() {
-        waiting[0].write_all(&[byte]).unwrap();
+        waiting[MAX_PENDING].write_all(&[byte]).unwrap();
         pair.session.progress().unwrap();
     }
-    assert!(!is_closed(&mut waiting[0]));
-    let (host, mut guest) = UnixStream::pair().unwrap();
-    pair.session.offer(STREAM_PORT, host).unwrap();
-    assert!(!is_closed(&mut guest));
+    assert!(!is_closed(&mut waiting[MAX_PENDING]));
+}
+
+/// What was decided to make room is told without anything that makes the session readable.
+#[test]
+fn early_events_have_a_deadline() {
+    let (mut pair, process, tokens) = Pair::with_process();
+    pair.say(&spawned(process.0));
+    pair.session.progress().unwrap();
+    let _guests = tokens.map(|token| pair.connect(token));
+    // Another process expects streams, so that they are taken.
+    let _other = pair.session.spawn(&id(), spec(), PIPES).unwrap();
+    let mut waiting = Vec::new();
+    for _ in 0..MAX_PENDING {
+        let (host, guest) = UnixStream::pair().unwrap();
+        pair.session.offer(STREAM_PORT, host).unwrap();
+        waiting.push(guest);
+    }
+    assert!(pair.session.deadline().is_some_and(|deadline| deadline <= Instant::now()));
+    assert!(matches!(pair.session.progress().unwrap().as_slice(), [Event::Spawned { .. }]));
 }
 
 #[test]
