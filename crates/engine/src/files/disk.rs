@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!  not live   claimed for its files: it is not started or removed meanwhile
-//!  live       frozen by its keeper: the guest has written everything out and waits
+//!  running    frozen by its guest, which has written everything out and lets writers wait; thawed at the end, and if it
+//!             had thawed by itself before, what was read is not used
+//!  paused     refused: what its guest has not written out yet nobody can ask it for
 //! ```
 
 use std::fs::File;
@@ -10,11 +12,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ext4::FileSystem;
-use state::{Claim, ContainerRecord, ProcessRef, StateError};
+use state::{Claim, ContainerRecord, StateError};
 
 use super::error::FilesError;
 use super::view::View;
-use crate::{Engine, error::Error, process};
+use crate::{Engine, claim::Claimed, error::Error, keeper::client::Frozen};
 
 /// How long another command may have the container's files, before this one gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,27 +28,34 @@ const INTERVAL: Duration = Duration::from_millis(20);
 pub(crate) struct AtRest<'a> {
     engine: &'a Engine,
     pub(crate) record: ContainerRecord,
-    hold: Hold,
+    hold: Hold<'a>,
 }
 
 /// What keeps it at rest.
-enum Hold {
-    Claim(ProcessRef),
+enum Hold<'a> {
+    Claim(Claimed<'a>),
+    Frozen(Frozen),
 }
 
 impl Engine {
     /// Brings a container's disk to rest.
     pub(crate) fn at_rest(&self, name: &str) -> Result<AtRest<'_>, Error> {
         let id = self.container(name)?.id;
-        let own = process::current().map_err(|source| Error::Host("reading /proc", source))?;
         let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.state().claim(&id, Claim::Files, &own) {
-                Ok(record) => return Ok(AtRest { engine: self, record, hold: Hold::Claim(own) }),
-                Err(StateError::Claimed { claim: Claim::Files, .. }) if Instant::now() < deadline => {
+            match self.claim(&id, Claim::Files) {
+                Ok(claimed) => {
+                    let record = claimed.record.clone();
+                    return Ok(AtRest { engine: self, record, hold: Hold::Claim(claimed) });
+                }
+                Err(Error::State(StateError::Claimed { claim: Claim::Files, .. })) if Instant::now() < deadline => {
                     thread::sleep(INTERVAL);
                 }
-                Err(error) => return Err(error.into()),
+                Err(Error::State(StateError::ContainerRunning { .. })) => {
+                    let (record, connection) = self.reach_running(&id)?;
+                    return Ok(AtRest { engine: self, record, hold: Hold::Frozen(connection.freeze()?) });
+                }
+                Err(error) => return Err(error),
             }
         }
     }
@@ -58,6 +67,17 @@ impl Engine {
         look: impl FnOnce(&View<'_>, &ContainerRecord) -> Result<T, Error>,
     ) -> Result<T, Error> {
         let container = self.at_rest(name)?;
+        let seen = self.look(&container, look);
+        // What was seen of a disk that did not rest is of no use, not even where it was damaged.
+        container.end()?;
+        seen
+    }
+
+    fn look<T>(
+        &self,
+        container: &AtRest<'_>,
+        look: impl FnOnce(&View<'_>, &ContainerRecord) -> Result<T, Error>,
+    ) -> Result<T, Error> {
         let image = self.images().resolve(&container.record.image_id)?;
         let image = self.images().tree(&image)?;
         let lower = image.merged()?;
@@ -74,13 +94,15 @@ impl AtRest<'_> {
         let file = File::open(path).map_err(|source| FilesError::Open { container: container(), source })?;
         FileSystem::open(file).map_err(|source| FilesError::Disk { container: container(), source })
     }
-}
 
-impl Drop for AtRest<'_> {
-    fn drop(&mut self) {
-        match &self.hold {
-            // What is left now is found by the next command: this process ends.
-            Hold::Claim(own) => drop(self.engine.state().release(&self.record.id, own)),
+    /// Lets it go, and says whether it rested until now.
+    fn end(self) -> Result<(), Error> {
+        match self.hold {
+            Hold::Claim(claimed) => claimed.release(),
+            Hold::Frozen(frozen) => match frozen.thaw() {
+                Err(Error::Refused { .. }) => Err(FilesError::Changed { container: self.record.name }.into()),
+                result => result,
+            },
         }
     }
 }

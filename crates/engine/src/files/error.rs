@@ -53,13 +53,11 @@ pub enum FilesError {
         /// Why.
         problem: &'static str,
     },
-    /// It was started, ended or removed meanwhile.
-    #[error("container {container} was {what} while its files were read")]
+    /// It went on writing: its guest waits for two minutes at most.
+    #[error("container {container} went on running before its files were read")]
     Changed {
         /// The container's name.
         container: String,
-        /// What happened to it.
-        what: &'static str,
     },
     /// There is no such path.
     #[error("no such path in container {container}: {}", path.display())]
@@ -106,7 +104,7 @@ impl FilesError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
-            Self::Changed { .. } => "try again",
+            Self::Changed { .. } => "stop the container meanwhile: its files can be read for any time then",
             _ => return None,
         };
         Some(hint.to_owned())

@@ -11,19 +11,16 @@
 mod archive;
 mod changes;
 mod commit;
+mod copy_out;
 mod diff;
 mod disk;
 mod error;
 mod export;
+mod lookup;
 mod mount_points;
 mod view;
 
-use std::{
-    ffi::OsString,
-    io::{Read, Write},
-    os::unix::ffi::OsStringExt,
-    path::PathBuf,
-};
+use std::{ffi::OsString, io::Read, os::unix::ffi::OsStringExt, path::PathBuf};
 
 pub use error::FilesError;
 
@@ -72,7 +69,7 @@ pub struct CommitRequest {
     pub author: String,
     /// Instructions of a Dockerfile that change its configuration, as for `import`.
     pub changes: Vec<String>,
-    /// Whether a running container rests meanwhile. Its files do in any case.
+    /// Whether a running container rests meanwhile. Its files do in any case, so that this changes nothing.
     pub pause: bool,
 }
 
@@ -113,28 +110,6 @@ pub struct CopyInOptions {
 }
 
 impl Engine {
-    /// What a path of a container is. Symbolic links on the way to it are followed, it itself is not.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Engine::diff`], and where there is no such path.
-    pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, Error> {
-        let _ = path;
-        Err(self.files_are_not_read(name))
-    }
-
-    /// Writes what is at a path of a container as a tar archive. The names in it begin with the last component of the
-    /// path; with `.`, where that is what the path ends in or is `/`. With `follow`, a symbolic link at its end is
-    /// followed, and keeps its name.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Engine::stat_path`], and what `out` says.
-    pub fn copy_out(&self, name: &str, path: &str, follow: bool, out: &mut dyn Write) -> Result<PathStat, Error> {
-        let _ = (path, follow, out);
-        Err(self.files_are_not_read(name))
-    }
-
     /// Unpacks a tar archive in a directory of a container. What is in the way of a member is replaced.
     ///
     /// # Errors
