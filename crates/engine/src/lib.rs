@@ -36,7 +36,7 @@
 //! | ending | [`stop`], [`remove`], [`prune`], [`ending`] |
 //! | disks | [`volumes`], [`files`] |
 //! | records | [`list`], [`inspect`], [`space`], [`reconcile`], [`process`], `claim`, `reach` |
-//! | the host | [`home`], [`settings`], [`doctor`] |
+//! | the host | [`home`], [`settings`], [`doctor`], [`check`] |
 //!
 //! # Threats
 //!
@@ -51,6 +51,7 @@
 pub mod accelerator;
 pub mod attach;
 pub mod capability;
+pub mod check;
 mod claim;
 pub mod create;
 pub mod doctor;
@@ -127,6 +128,8 @@ pub struct Engine {
     images: image::Images,
     registries: registry::Settings,
     state: Arc<state::State>,
+    /// What was put right when it was opened.
+    repairs: Vec<reconcile::Repair>,
 }
 
 impl fmt::Debug for Engine {
@@ -149,8 +152,8 @@ impl Engine {
         let store = store::Store::open(&home.data).map_err(image::ImageError::from)?;
         let state = Arc::new(state::State::open(&home.database())?);
         let images = image::Images::new(store, Arc::clone(&state)).with_options(settings.image_options());
-        reconcile::reconcile(&state, &home)?;
-        Ok(Self { home, installation, images, registries: settings.registries.clone(), state })
+        let repairs = reconcile::reconcile(&state, &home)?;
+        Ok(Self { home, installation, images, registries: settings.registries.clone(), state, repairs })
     }
 
     /// A client of registries with the settings' ways to reach them and the user's own credentials. It touches no

@@ -49,6 +49,13 @@ impl Engine {
                 }
             }
             self.look_after(&record.id)?;
+            // Not every way to rest is a death: one that waited for its restart had died before.
+            if condition == WaitCondition::NotRunning
+                && let Ok(now) = self.container(&record.id)
+                && now.keeper.is_none()
+            {
+                return Ok(i64::from(now.exit_code.unwrap_or(0)));
+            }
         }
     }
 
@@ -56,7 +63,7 @@ impl Engine {
     pub(crate) fn look_after(&self, id: &str) -> Result<(), Error> {
         match self.state().container(id) {
             Ok(record) if record.keeper.is_some() && !self.is_kept(&record)? => {
-                reconcile::reconcile(self.state(), self.home())
+                reconcile::reconcile(self.state(), self.home()).map(drop)
             }
             Ok(_) | Err(StateError::NoSuchContainer { .. }) => Ok(()),
             Err(error) => Err(error.into()),

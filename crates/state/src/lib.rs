@@ -93,6 +93,20 @@ impl State {
         &self.path
     }
 
+    /// What is wrong with the file, as far as SQLite can tell by reading all of it; nothing where all is well.
+    ///
+    /// # Errors
+    ///
+    /// Where it cannot be read at all.
+    pub fn integrity(&self) -> Result<Vec<String>> {
+        self.read(|transaction| {
+            let mut statement = transaction.prepare("PRAGMA quick_check(10)")?;
+            let texts = statement.query_map([], |row| row.get::<_, String>(0))?;
+            let texts = texts.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(texts.into_iter().filter(|text| text != "ok").collect())
+        })
+    }
+
     fn connection(&self) -> MutexGuard<'_, Connection> {
         // A panic elsewhere has rolled its transaction back: the connection is as good as before.
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)

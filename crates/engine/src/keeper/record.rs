@@ -4,7 +4,7 @@ use std::path::Path;
 
 use monitor::{MachineProcess, Role};
 use serde_json::Value;
-use state::{ContainerRecord, ContainerState, ProcessRef, State, StateError};
+use state::{Claim, ContainerRecord, ContainerState, ProcessRef, State, StateError};
 
 use super::Launch;
 use crate::{ending::Ending, error::Error, home, process, volumes};
@@ -145,7 +145,14 @@ fn end(home: &home::Home, id: &str, ending: &Ending, remove: bool) -> Result<(),
         home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))?;
     }
     let state = State::open(&home.database())?;
-    state.update_container(id, |record| write_ending(record, ending))?;
+    state.update_container(id, |record| {
+        let keeper = record.keeper.clone();
+        write_ending(record, ending);
+        if remove {
+            // Nobody starts it in between, and whoever finds it half removed knows what was meant.
+            (record.keeper, record.claim) = (keeper, Some(Claim::Remove));
+        }
+    })?;
     if remove { remove_with_volumes(&state, home, id) } else { remove_run_directory(&home.run_container(id)) }
 }
 

@@ -1,6 +1,6 @@
 use std::process::Command;
 
-use state::{ImageRecord, ProcessRef, RootRecord};
+use state::{ContainerState, ImageRecord, ProcessRef, RootRecord};
 
 use super::*;
 use crate::process::{boot_id, current, start_time};
@@ -183,4 +183,65 @@ fn many_commands_at_once_agree() {
     let left = fixture.state.containers().unwrap();
     assert_eq!(left.len(), 6);
     assert!(left.iter().all(|record| record.state == ContainerState::Exited));
+}
+
+#[test]
+fn what_was_claimed_by_the_dead_is_settled() {
+    let fixture = fixture();
+    let claimed = |digit, claim| {
+        let id = fixture.container(digit, dead(), false, false);
+        // As `State::claim` leaves it, but for a process that is gone.
+        fixture.state.update_container(&id, |record| record.claim = Some(claim)).unwrap();
+        id
+    };
+    let made = claimed('a', Claim::Create);
+    let removed = claimed('b', Claim::Remove);
+    let read = claimed('c', Claim::Files);
+    let started = claimed('d', Claim::Start);
+    let repairs = reconcile(&fixture.state, &fixture.home).unwrap();
+    assert_eq!(repairs.len(), 4);
+    assert!(repairs.iter().all(|repair| repair.what == RepairKind::DeadCommand));
+    for gone in [made, removed] {
+        assert!(matches!(fixture.state.container(&gone), Err(StateError::NoSuchContainer { .. })));
+        assert!(!fixture.home.container(&gone).exists());
+    }
+    let read = fixture.state.container(&read).unwrap();
+    assert_eq!((read.state, read.keeper, read.claim), (ContainerState::Created, None, None));
+    assert!(fixture.home.container(&read.id).is_dir());
+    let started = fixture.state.container(&started).unwrap();
+    assert_eq!((started.state, started.reason.as_deref()), (ContainerState::Exited, Some("keeper_killed")));
+    assert!(reconcile(&fixture.state, &fixture.home).unwrap().is_empty(), "once is enough");
+}
+
+#[test]
+fn keeper_that_died_in_any_state_leaves_an_end_and_an_event() {
+    let fixture = fixture();
+    for (digit, wanted) in [('a', ContainerState::Paused), ('b', ContainerState::Restarting)] {
+        let id = fixture.container(digit, dead(), true, false);
+        fixture
+            .state
+            .update_container(&id, |record| {
+                record.state = wanted;
+                (record.exit_code, record.finished_at) = (Some(1), Some(3));
+            })
+            .unwrap();
+    }
+    // One that had exited, was started again, and whose keeper died while its machine booted.
+    let id = fixture.container('c', dead(), true, false);
+    fixture.state.update_container(&id, |record| record::write_ending(record, &Ending::killed())).unwrap();
+    fixture.state.update_container(&id, |record| record.keeper = Some(dead())).unwrap();
+    let before = fixture.state.last_event().unwrap();
+    let repairs = reconcile(&fixture.state, &fixture.home).unwrap();
+    assert_eq!(repairs.iter().filter(|repair| repair.what == RepairKind::DeadKeeper).count(), 3);
+    for record in fixture.state.containers().unwrap() {
+        assert_eq!((record.state, record.exit_code), (ContainerState::Exited, Some(255)), "{}", record.id);
+        assert_eq!(record.reason.as_deref(), Some("keeper_killed"));
+    }
+    let query = state::EventQuery { after: before, ..state::EventQuery::default() };
+    let events = fixture.state.events(&query).unwrap();
+    // The one that waited for its restart had died before.
+    assert_eq!(events.len(), 2);
+    for event in events {
+        assert_eq!((event.action.as_str(), event.attributes["exitCode"].as_str()), ("die", "255"));
+    }
 }
