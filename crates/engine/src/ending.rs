@@ -7,6 +7,7 @@
 //! | `guest_out_of_memory` | 137 | the process was killed because the container's memory ran out |
 //! | `guest_panic` | 134 | the guest kernel panicked |
 //! | `machine_killed` | 255 | someone killed the machine process on the host |
+//! | `host_out_of_memory` | 137 | the host had no memory for the machine process and killed it |
 //! | `keeper_killed` | 255 | the keeper died, and took the machine along |
 //! | `host_rebooted` | 255 | the host went down under the container |
 //! | `spawn_failed` | 127, 126 or 125 | the program is not there, cannot be executed, or could not be started |
@@ -39,6 +40,7 @@ pub enum Reason {
     GuestOutOfMemory,
     GuestPanic,
     MachineKilled,
+    HostOutOfMemory,
     KeeperKilled,
     HostRebooted,
     SpawnFailed,
@@ -60,6 +62,7 @@ impl Reason {
             Self::GuestOutOfMemory => "guest_out_of_memory",
             Self::GuestPanic => "guest_panic",
             Self::MachineKilled => "machine_killed",
+            Self::HostOutOfMemory => "host_out_of_memory",
             Self::KeeperKilled => "keeper_killed",
             Self::HostRebooted => "host_rebooted",
             Self::SpawnFailed => "spawn_failed",
@@ -189,6 +192,9 @@ impl Ending {
             MachineEndReason::KilledBySignal(signal) if *signal == i32::from(SIGKILL) => {
                 Self::new(Reason::MachineKilled, UNSEEN, Some(text))
             }
+            MachineEndReason::HostOutOfMemory => {
+                Self { oom_killed: true, ..Self::new(Reason::HostOutOfMemory, 128 + SIGKILL, Some(text)) }
+            }
             _ if !booted => Self::new(Reason::BootFailed, ENGINE_FAILED, Some(text)),
             MachineEndReason::TripleFault => Self::new(Reason::GuestPanic, PANICKED, Some(text)),
             // A reset that nobody asked for: guest init is gone, or something in the guest pulled the plug.
@@ -279,6 +285,8 @@ mod tests {
         assert_eq!(judged(panic("System is deadlocked on memory"), true), (Reason::GuestOutOfMemory, 137));
         assert_eq!(judged(MachineEndReason::KilledBySignal(9), true), (Reason::MachineKilled, 255));
         assert_eq!(judged(MachineEndReason::KilledBySignal(9), false), (Reason::MachineKilled, 255));
+        assert_eq!(judged(MachineEndReason::HostOutOfMemory, true), (Reason::HostOutOfMemory, 137));
+        assert_eq!(judged(MachineEndReason::HostOutOfMemory, false), (Reason::HostOutOfMemory, 137));
         assert_eq!(judged(MachineEndReason::KilledBySignal(11), true), (Reason::MachineError, 125));
         assert_eq!(judged(MachineEndReason::TripleFault, true), (Reason::GuestPanic, 134));
         assert_eq!(judged(MachineEndReason::TripleFault, false), (Reason::BootFailed, 125));

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 use state::{ContainerRecord, ContainerState};
 
-use crate::{Engine, create::Spec, error::Error, home::Home, keeper::record, mounts};
+use crate::{Engine, create::Spec, error::Error, home::Home, host_limits, keeper::record, mounts};
 
 impl Engine {
     /// A container as `inspect` shows it; with `size`, what it takes on disk, too.
@@ -226,6 +226,7 @@ fn own(record: &ContainerRecord, spec: Option<&Spec>, home: &Home) -> Value {
             "MemoryMiB": spec.launched.map_or(spec.resolved.memory_mib, |(_, memory)| memory),
             "ScratchBytes": spec.resolved.scratch_size,
         })),
+        "HostLimits": host_limits::inspect(home, &record.id),
         "Scratch": { "Path": directory.join(volume::SCRATCH_NAME) },
         "Keeper": {
             "Pid": record.keeper.as_ref().filter(|_| record.claim.is_none()).map(|keeper| keeper.pid),

@@ -63,6 +63,7 @@ pub mod events;
 pub mod exec;
 pub mod files;
 pub mod home;
+mod host_limits;
 pub mod inspect;
 pub mod keeper;
 pub mod life;

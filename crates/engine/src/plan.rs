@@ -4,7 +4,8 @@
 //! # Sizes
 //!
 //! A machine without `--cpus` has one vCPU: each further one costs start time, and most containers start to run one
-//! program. With `--cpus N` it has `N` rounded up, and a fraction is enforced by the container's `cpu.max`.
+//! program. With `--cpus N` it has `N` rounded up; a fraction is enforced by the container's `cpu.max`, and all of it
+//! by the host where that can be ([`crate::host_limits`]).
 //!
 //! A machine without `-m` has [`DEFAULT_MEMORY`], or half of the host's memory if that is less: guest memory
 //! is only backed as far as it is touched. The container's `memory.max` lies [`guest_reserve`] below what the
@@ -227,6 +228,8 @@ pub struct Plan {
     pub tty: bool,
     /// Standard input is connected.
     pub stdin: bool,
+    /// Thousandths of a CPU that the machine gets of the host; all of its vCPUs' if missing.
+    pub host_cpu_milli: Option<u32>,
 }
 
 /// Resolves a request against an image and a host.
@@ -281,6 +284,7 @@ pub fn plan(request: &RunRequest, resolved: &Resolved, files: Files, host: &Host
         process: process_spec(request, resolved)?,
         tty: request.tty,
         stdin: request.interactive,
+        host_cpu_milli: request.cpu_milli,
     })
 }
 

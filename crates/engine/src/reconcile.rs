@@ -19,6 +19,7 @@ use crate::{
     ending::{Ending, Reason, UNSEEN},
     error::Error,
     home::{self, Home},
+    host_limits,
     keeper::record,
     process, volumes,
 };
@@ -115,6 +116,7 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
             std::thread::sleep(Duration::from_millis(5));
         }
     }
+    host_limits::release(home, &container.id);
     let ending = ending_of(container, boot_id);
     let bury = || {
         state.update_container(&container.id, |record| {

@@ -35,6 +35,8 @@ pub enum MachineEndReason {
     },
     /// A signal that was not ours ended a machine process.
     KilledBySignal(i32),
+    /// The host killed a machine process because memory ran out: that of the machine's own bound, or the host's.
+    HostOutOfMemory,
     /// A machine process ended by itself with this status and without a word.
     Exited(i32),
     /// The guest ended before its kernel wrote to its log.
@@ -54,6 +56,7 @@ impl fmt::Display for MachineEndReason {
             Self::TripleFault => f.write_str("the guest's processor shut down (triple fault)"),
             Self::GuestPanic { message } => write!(f, "the guest's kernel panicked: {message}"),
             Self::KilledBySignal(signal) => write!(f, "the machine process was killed by signal {signal}"),
+            Self::HostOutOfMemory => f.write_str("the host ran out of memory for the machine and killed it"),
             Self::Exited(status) => write!(f, "the machine process exited with status {status}"),
             Self::BootFailed => f.write_str("the guest's kernel did not come up"),
             Self::SetUp(text) => write!(f, "the machine could not be set up: {text}"),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::{Cgroup, Confinement};
 use crate::end::MachineEnd;
 use crate::process::{MachineProcess, Role};
 use crate::vsock::VsockChannel;
@@ -37,6 +38,8 @@ pub struct Timings {
 #[derive(Debug)]
 pub struct Machine {
     pub(crate) processes: Vec<MachineProcess>,
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
+    pub(crate) confinement: Confinement,
     pub(crate) vsock: VsockChannel,
     pub(crate) shared: Arc<Shared>,
     pub(crate) watcher: Option<JoinHandle<()>>,
@@ -54,6 +57,22 @@ impl Machine {
     pub fn pid(&self) -> u32 {
         let has_vcpus = |process: &&MachineProcess| process.role != Role::Devices;
         self.processes.iter().find(has_vcpus).map_or(0, |process| process.pid)
+    }
+
+    /// What of the host's limits holds for its processes, and why not more.
+    #[must_use]
+    pub fn confinement(&self) -> &Confinement {
+        &self.confinement
+    }
+
+    /// Changes how much CPU its processes get of the host, at once.
+    ///
+    /// # Errors
+    ///
+    /// If they are in no cgroup of their own that has such a limit.
+    pub fn limit_cpu(&self, milli: u32) -> io::Result<()> {
+        let cgroup = self.cgroup.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        cgroup.set_cpu(Some(milli))
     }
 
     /// Its vsock connections.

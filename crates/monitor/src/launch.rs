@@ -4,12 +4,14 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use machine::{FILES_PER_MESSAGE, FileIndex, MachineSpec, ToMachine};
 use rustix::net::{SendFlags, sockopt};
 use thiserror::Error;
 
+use crate::cgroup::{Cgroup, Confinement, HostLimits};
 use crate::handle::Machine;
 use crate::process::{Process, Role};
 use crate::vsock::VsockChannel;
@@ -86,6 +88,21 @@ impl LaunchError {
 ///
 /// [`LaunchError`]. Nothing is left running.
 pub fn launch(spec: MachineSpec<PathBuf>, accelerator: Accelerator, tools: &Tools) -> Result<Machine, LaunchError> {
+    launch_within(spec, accelerator, tools, None)
+}
+
+/// As [`launch`], with the machine's processes in a cgroup of their own where the host lets us make one:
+/// [`Machine::confinement`] says what came of it.
+///
+/// # Errors
+///
+/// [`LaunchError`]. Nothing is left running.
+pub fn launch_within(
+    spec: MachineSpec<PathBuf>,
+    accelerator: Accelerator,
+    tools: &Tools,
+    limits: Option<HostLimits>,
+) -> Result<Machine, LaunchError> {
     let (channel, machine_channel) = seqpacket::pair().map_err(LaunchError::host("vsock channel"))?;
     let (control, machine_control) = seqpacket::pair().map_err(LaunchError::host("control socket"))?;
     let plan = Plan {
@@ -97,6 +114,7 @@ pub fn launch(spec: MachineSpec<PathBuf>, accelerator: Accelerator, tools: &Tool
             (Accelerator::Emulated, None) => return Err(LaunchError::NoEmulator),
         },
         machine_control,
+        limits,
     };
     watcher::start(control, VsockChannel::new(channel), move |control| plan.spawn(control))
 }
@@ -107,14 +125,38 @@ struct Plan {
     vmm: PathBuf,
     emulator: Option<PathBuf>,
     machine_control: OwnedFd,
+    limits: Option<HostLimits>,
+}
+
+/// What was spawned, and what holds it.
+pub(crate) struct Spawned {
+    pub(crate) processes: Vec<Process>,
+    pub(crate) cgroup: Option<Arc<Cgroup>>,
+    pub(crate) confinement: Confinement,
 }
 
 impl Plan {
-    fn spawn(self, control: BorrowedFd<'_>) -> Result<Vec<Process>, LaunchError> {
-        match self.emulator {
-            None => spawn_machine(self.spec, &self.vmm, control, self.machine_control),
-            Some(emulator) => spawn_emulated(self.spec, &self.vmm, &emulator, control, self.machine_control),
-        }
+    fn spawn(self, control: BorrowedFd<'_>) -> Result<Spawned, LaunchError> {
+        let Self { spec, vmm, emulator, machine_control, limits } = self;
+        let made = limits.as_ref().map(Cgroup::make);
+        let procs = made.as_ref().and_then(|made| Some(made.as_ref().ok()?.procs().as_fd()));
+        let processes = match emulator {
+            None => spawn_machine(spec, &vmm, control, machine_control, procs)?,
+            Some(emulator) => spawn_emulated(spec, &vmm, &emulator, control, machine_control, procs)?,
+        };
+        let (cgroup, confinement) = match made {
+            None => (None, Confinement::default()),
+            Some(Err(problem)) => (None, Confinement::refused(problem)),
+            Some(Ok(cgroup)) if processes.iter().any(|process| cgroup.holds(process.id.pid)) => {
+                let confinement = cgroup.confinement().clone();
+                (Some(Arc::new(cgroup)), confinement)
+            }
+            Some(Ok(cgroup)) => {
+                let problem = format!("the machine's processes may not enter {}", cgroup.path().display());
+                (None, Confinement::refused(problem))
+            }
+        };
+        Ok(Spawned { processes, cgroup, confinement })
     }
 }
 
@@ -123,8 +165,9 @@ fn spawn_machine(
     vmm: &Path,
     control: BorrowedFd<'_>,
     machine_control: OwnedFd,
+    cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<Process>, LaunchError> {
-    let process = spawn(Role::Machine, vmm, vmm_command(vmm, "machine", machine_control)?, Vec::new())?;
+    let process = spawn(Role::Machine, vmm, vmm_command(vmm, "machine", machine_control)?, Vec::new(), cgroup)?;
     let mut files = Vec::new();
     let spec = number(spec, &mut files);
     hand_over(control, &files, &ToMachine::Launch { spec })?;
@@ -137,9 +180,10 @@ fn spawn_emulated(
     emulator: &Path,
     control: BorrowedFd<'_>,
     machine_control: OwnedFd,
+    cgroup: Option<BorrowedFd<'_>>,
 ) -> Result<Vec<Process>, LaunchError> {
     let tsc = tsc::Measurement::start();
-    let devices = spawn(Role::Devices, vmm, vmm_command(vmm, "devices", machine_control)?, Vec::new())?;
+    let devices = spawn(Role::Devices, vmm, vmm_command(vmm, "devices", machine_control)?, Vec::new(), cgroup)?;
     let sockets = DeviceSockets::new(spec.disks.len()).map_err(LaunchError::host("vhost-user sockets"))?;
     let (inherited, kept) = inherit(&spec, sockets.emulator).map_err(LaunchError::host("files for the emulator"))?;
     let mut files = Vec::new();
@@ -150,7 +194,7 @@ fn spawn_emulated(
     let mut command = Command::new(absolute(emulator)?);
     command.args(qemu::arguments(&spec, &inherited, tsc.finish())).stdin(Stdio::null()).env_clear().current_dir("/");
     command.envs(EMULATOR_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    let emulator = spawn(Role::Emulator, emulator, command, kept)?;
+    let emulator = spawn(Role::Emulator, emulator, command, kept, cgroup)?;
     Ok(vec![devices, emulator])
 }
 
@@ -198,8 +242,14 @@ fn absolute(program: &Path) -> Result<PathBuf, LaunchError> {
     std::path::absolute(program).map_err(|source| LaunchError::Spawn { program: program.to_owned(), source })
 }
 
-fn spawn(role: Role, program: &Path, command: Command, inherited: Vec<OwnedFd>) -> Result<Process, LaunchError> {
-    Process::spawn(role, command, inherited)
+fn spawn(
+    role: Role,
+    program: &Path,
+    command: Command,
+    inherited: Vec<OwnedFd>,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Process, LaunchError> {
+    Process::spawn(role, command, inherited, cgroup)
         .map_err(|source| LaunchError::Spawn { program: program.to_owned(), source })
 }
 

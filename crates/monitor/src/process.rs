@@ -93,9 +93,18 @@ pub(crate) struct Process {
 
 impl Process {
     /// Spawns `command` with a private stderr. `inherited` keep their numbers in the child.
-    pub(crate) fn spawn(role: Role, mut command: Command, inherited: Vec<OwnedFd>) -> io::Result<Self> {
+    /// It begins in `cgroup`, given as its open `cgroup.procs`, if it may.
+    pub(crate) fn spawn(
+        role: Role,
+        mut command: Command,
+        inherited: Vec<OwnedFd>,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> io::Result<Self> {
         command.stdout(Stdio::null()).stderr(Stdio::piped());
         isolate(&mut command);
+        if let Some(procs) = cgroup {
+            enter(&mut command, procs.try_clone_to_owned()?);
+        }
         command_fds::CommandFdExt::preserved_fds(&mut command, inherited);
         let mut child = command.spawn()?;
         let spawned = monotonic_ns();
@@ -205,6 +214,18 @@ pub(crate) fn isolate(command: &mut Command) {
     // SAFETY: the closure runs in the forked child and makes system calls only: it does not allocate, lock, or
     // touch memory that another thread of the parent may have been changing.
     unsafe { command.pre_exec(prepare) };
+}
+
+/// Has the child move into a cgroup before it executes its program. One that may not stays outside; whoever wants to
+/// know looks.
+fn enter(command: &mut Command, procs: OwnedFd) {
+    let enter = move || {
+        let _ = rustix::io::write(&procs, b"0");
+        Ok(())
+    };
+    // SAFETY: the closure runs in the forked child and makes one system call: it does not allocate, lock, or touch
+    // memory that another thread of the parent may have been changing.
+    unsafe { command.pre_exec(enter) };
 }
 
 /// Field 22 of `/proc/<pid>/stat`.

@@ -10,13 +10,17 @@ use machine::{MAX_MESSAGE, ToMachine};
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::net::SendFlags;
 
+use crate::cgroup::Cgroup;
 use crate::end::{MachineEnd, MachineEndReason, last_line};
 use crate::handle::{Machine, Shared, signal};
-use crate::launch::LaunchError;
+use crate::launch::{LaunchError, Spawned};
 use crate::lifecycle::{Action, Input, Lifecycle};
 use crate::process::{MachineProcess, Process, Role};
 use crate::vsock::VsockChannel;
 use crate::{monotonic_ns, seqpacket};
+
+/// What the host's out-of-memory killer sends.
+const SIGKILL: i32 = 9;
 
 /// Most messages taken from a live process per wake-up.
 const MESSAGES_PER_WAKE: usize = 64;
@@ -28,7 +32,7 @@ const MESSAGES_LEFT_BEHIND: usize = 4096;
 pub(crate) fn start(
     control: OwnedFd,
     vsock: VsockChannel,
-    spawn: impl FnOnce(BorrowedFd<'_>) -> Result<Vec<Process>, LaunchError> + Send + 'static,
+    spawn: impl FnOnce(BorrowedFd<'_>) -> Result<Spawned, LaunchError> + Send + 'static,
 ) -> Result<Machine, LaunchError> {
     let shared = Arc::new(Shared::new().map_err(LaunchError::host("eventfd"))?);
     let (sender, receiver) = mpsc::sync_channel(1);
@@ -37,9 +41,9 @@ pub(crate) fn start(
         let guard = EndGuard(&watched);
         match spawn(control.as_fd()) {
             Err(error) => drop(sender.send(Err(error))),
-            Ok(processes) => {
-                let watcher = Watcher::new(processes, control, &watched);
-                drop(sender.send(Ok(watcher.ids())));
+            Ok(Spawned { processes, cgroup, confinement }) => {
+                let watcher = Watcher::new(processes, cgroup.clone(), control, &watched);
+                drop(sender.send(Ok((watcher.ids(), cgroup, confinement))));
                 watcher.run();
             }
         }
@@ -47,11 +51,11 @@ pub(crate) fn start(
     };
     let thread = std::thread::Builder::new().name("machine".into()).spawn(run);
     let thread = thread.map_err(LaunchError::host("watcher thread"))?;
-    let processes = receiver.recv().unwrap_or_else(|_| {
+    let (processes, cgroup, confinement) = receiver.recv().unwrap_or_else(|_| {
         let source = std::io::Error::other("it ended before it had spawned anything");
         Err(LaunchError::Host { what: "watcher thread", source })
     })?;
-    Ok(Machine { processes, vsock, shared, watcher: Some(thread) })
+    Ok(Machine { processes, cgroup, confinement, vsock, shared, watcher: Some(thread) })
 }
 
 /// Publishes an end even if the watcher panics, so that nobody waits for ever.
@@ -76,6 +80,7 @@ fn publish(shared: &Shared, end: MachineEnd) {
 
 struct Watcher<'a> {
     processes: Vec<Process>,
+    cgroup: Option<Arc<Cgroup>>,
     /// `None` once the machine process has closed its end.
     control: Option<OwnedFd>,
     buffer: Vec<u8>,
@@ -91,12 +96,13 @@ struct Watcher<'a> {
 }
 
 impl<'a> Watcher<'a> {
-    fn new(processes: Vec<Process>, control: OwnedFd, shared: &'a Shared) -> Self {
+    fn new(processes: Vec<Process>, cgroup: Option<Arc<Cgroup>>, control: OwnedFd, shared: &'a Shared) -> Self {
         let roles: Vec<Role> = processes.iter().map(|process| process.id.role).collect();
         let spawned = processes.iter().map(|process| process.spawned).min().unwrap_or_else(monotonic_ns);
         shared.change(|state| state.timings.spawned = spawned);
         Self {
             processes,
+            cgroup,
             control: Some(control),
             // A byte more than a message may have, so that a longer one is seen to be.
             buffer: vec![0; MAX_MESSAGE + 1],
@@ -127,7 +133,13 @@ impl<'a> Watcher<'a> {
         let now = monotonic_ns();
         let at = self.life.said_at().or(self.first_gone).unwrap_or(now).clamp(self.spawned, now);
         let complaint = |role| self.complaints.iter().find(|(of, _)| *of == role).and_then(|(_, line)| line.clone());
-        let reason = self.life.verdict(complaint);
+        let mut reason = self.life.verdict(complaint);
+        if let Some(cgroup) = self.cgroup.take() {
+            if reason == MachineEndReason::KilledBySignal(SIGKILL) && cgroup.killed_for_memory() {
+                reason = MachineEndReason::HostOutOfMemory;
+            }
+            cgroup.remove();
+        }
         let kernel_log = match self.life.kernel_log() {
             Some(log) => log.to_vec(),
             None => self.shared.lock().log.clone().unwrap_or_default(),

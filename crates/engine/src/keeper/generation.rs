@@ -602,6 +602,11 @@ impl<M: Hull> Generation<'_, M> {
         self.over(Ending::killed());
     }
 
+    /// Changes how much CPU the machine gets of the host.
+    pub(super) fn limit_cpu(&self, milli: u32) {
+        self.machine.limit_cpu(milli);
+    }
+
     /// Stops the vCPUs.
     pub(super) fn pause(&mut self) -> io::Result<()> {
         self.machine.pause()?;

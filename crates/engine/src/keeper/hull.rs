@@ -29,6 +29,8 @@ pub(super) trait Hull {
     fn pause(&self) -> io::Result<()>;
     /// Lets them go on.
     fn resume(&self) -> io::Result<()>;
+    /// Changes how much CPU it gets of the host, where the host bounds it.
+    fn limit_cpu(&self, milli: u32);
     /// When its vCPUs started.
     fn started_at(&self) -> Option<u64>;
     /// The guest kernel's log.
@@ -66,6 +68,11 @@ impl Hull for Machine {
 
     fn resume(&self) -> io::Result<()> {
         Self::resume(self)
+    }
+
+    fn limit_cpu(&self, milli: u32) {
+        // Where there is no bound, the guest's own holds alone, as `inspect` says.
+        let _ = Self::limit_cpu(self, milli);
     }
 
     fn started_at(&self) -> Option<u64> {

@@ -278,7 +278,12 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
             self.restarts.policy = policy;
         }
         match update.limits {
-            Some(limits) => self.ask(Question::SetLimits(limits), Asked::Limits(client)),
+            Some(limits) => {
+                if let Some(milli) = limits.cpu_milli {
+                    self.awake()?.limit_cpu(milli);
+                }
+                self.ask(Question::SetLimits(limits), Asked::Limits(client))
+            }
             None => Ok(Some(FromKeeper::Done)),
         }
     }

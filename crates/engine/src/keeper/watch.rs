@@ -37,7 +37,7 @@ use super::{
 use crate::{
     ending::{Ending, Reason},
     error::{self, Error},
-    home, process,
+    home, host_limits, process,
     timings::{self, Timings},
 };
 
@@ -122,7 +122,10 @@ fn set_up(launch: &Launch, clients: &mut Clients) -> Result<Machine, Error> {
 
 fn launch_machine(launch: &Launch) -> Result<Machine, Error> {
     let tools = Tools { vmm: launch.vmm.clone(), emulator: launch.emulator.clone() };
-    Ok(monitor::launch(launch.plan.machine.clone(), launch.accelerator, &tools)?)
+    let limits = host_limits::of(&launch.id, &launch.plan, launch.accelerator);
+    let machine = monitor::launch_within(launch.plan.machine.clone(), launch.accelerator, &tools, Some(limits))?;
+    host_limits::keep(&launch.home, &launch.id, machine.confinement());
+    Ok(machine)
 }
 
 impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {

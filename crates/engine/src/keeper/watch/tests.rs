@@ -101,6 +101,8 @@ impl Hull for FakeMachine {
         Ok(())
     }
 
+    fn limit_cpu(&self, _milli: u32) {}
+
     fn ended_fd(&self) -> BorrowedFd<'_> {
         self.0.ended.0.as_fd()
     }
