@@ -9,12 +9,13 @@
 //! ends; the container's namespaces, with all that an image can interfere with, are set up by the container's first
 //! process, which then waits to become the first program ([`first_process`]).
 
+use std::collections::VecDeque;
 use std::fs;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use protocol::{ContainerConfig, ContainerId, Task};
+use protocol::{ContainerConfig, ContainerId, Question, RequestId, Task};
 use rustix::io::Errno;
 use rustix::process::Pid;
 
@@ -50,6 +51,15 @@ pub(crate) struct Container {
     /// Refers to the first process, to join its namespaces.
     pub(crate) namespaces: OwnedFd,
     pub(crate) disks: Disks,
+    pub(crate) freezer: Freezer,
+}
+
+/// Freezes and thaws of a container's disks, one after the other: a thaw that overtakes the freeze that it is for would
+/// leave the disks frozen. The next one begins when the child that does the last one is gone, not when it is given up.
+#[derive(Debug, Default)]
+pub(crate) struct Freezer {
+    pub(crate) busy: Option<Pid>,
+    pub(crate) waiting: VecDeque<(RequestId, Question)>,
 }
 
 /// A name that is safe as one component of a path.
@@ -86,7 +96,15 @@ impl Container {
         };
         let namespaces = rustix::process::pidfd_open(first, rustix::process::PidfdFlags::empty())
             .context(|| "refer to the container's first process".to_owned())?;
-        Ok(Self { state: State::SettingUp(listener), first, cgroup, terminals, namespaces, disks })
+        Ok(Self {
+            state: State::SettingUp(listener),
+            first,
+            cgroup,
+            terminals,
+            namespaces,
+            disks,
+            freezer: Freezer::default(),
+        })
     }
 }
 

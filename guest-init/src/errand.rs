@@ -34,7 +34,7 @@ pub(crate) struct Errand {
     pub(crate) container: ContainerId,
     pub(crate) until: Instant,
     pub(crate) answers: OwnedFd,
-    child: Pid,
+    pub(crate) child: Pid,
     frames: FrameBuffer,
 }
 

@@ -31,6 +31,7 @@ impl Agent<'_> {
     }
 
     fn child_ended(&mut self, pid: Pid, status: ExitStatus) {
+        self.freezer_ended(pid);
         let process = self.processes.iter().find(|(_, process)| process.pid == pid && !process.has_ended());
         if let Some(process) = process.map(|(process, _)| *process) {
             // Its last word may still lie in its channel.
@@ -116,6 +117,8 @@ impl Agent<'_> {
         }
         self.processes.clear();
         self.errands.clear();
+        // A freeze that was under way may have come after the thaw.
+        self.containers.values().for_each(|container| container.disks.thaw());
         rustix::fs::sync();
         self.containers.clear();
     }

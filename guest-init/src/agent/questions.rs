@@ -2,6 +2,7 @@
 
 use protocol::{Answer, ContainerId, GuestMessage, Question, RequestId};
 use rustix::event::epoll::{self, EventData, EventFlags};
+use rustix::process::Pid;
 
 use super::{Agent, Role, shorten};
 use crate::container::{Container, State};
@@ -36,12 +37,34 @@ impl Agent<'_> {
         if self.errands.len() >= MAX_ERRANDS || self.errands.contains_key(&request) {
             return failure("too many questions at a time");
         }
+        let freezes = matches!(question, Question::Freeze | Question::Thaw);
+        if let Some(known) = self.containers.get_mut(id).filter(|known| freezes && known.freezer.busy.is_some()) {
+            if known.freezer.waiting.len() >= MAX_ERRANDS {
+                return failure("too many questions at a time");
+            }
+            known.freezer.waiting.push_back((request, question.clone()));
+            return Ok(());
+        }
         let errand = Errand::begin(id, self.container_to_ask(id)?, question)?;
+        if let Some(known) = self.containers.get_mut(id).filter(|_| freezes) {
+            known.freezer.busy = Some(errand.child);
+        }
         let key = self.new_key(Role::Errand(request));
         epoll::add(&self.epoll, &errand.answers, EventData::new_u64(key), EventFlags::IN)
             .context(|| "watch a child".to_owned())?;
         self.errands.insert(request, errand);
         Ok(())
+    }
+
+    /// A child that may have been a freeze or thaw is gone: what waited for it begins.
+    pub(super) fn freezer_ended(&mut self, child: Pid) {
+        let found = self.containers.iter_mut().find(|(_, known)| known.freezer.busy == Some(child));
+        let Some((id, known)) = found else { return };
+        known.freezer.busy = None;
+        let (id, next) = (id.clone(), known.freezer.waiting.pop_front());
+        if let Some((request, question)) = next {
+            self.ask(id, request, &question);
+        }
     }
 
     /// An errand has brought something. All of it is passed on; what it is for is the host's to know.

@@ -19,6 +19,7 @@ cases!(
     a_copy_that_was_cut,
     frozen_disks,
     power_off_of_frozen_disks,
+    a_thaw_does_not_overtake_its_freeze,
 );
 
 fn volume(disk: &str, path: &str) -> VolumeMount {
@@ -204,4 +205,20 @@ fn power_off_of_frozen_disks() {
     assert!(
         !matches!(machine.session.progress(), Ok(events) if events.iter().any(|e| matches!(e, Event::Fatal { .. })))
     );
+}
+
+fn a_thaw_does_not_overtake_its_freeze() {
+    let mut machine = Machine::plain();
+    let (_, streams) = machine.spawn(sh("echo up; while :; do echo x >> /root/log; done"), PIPES).unwrap();
+    let Streams::Pipes { stdout: Some(mut stdout), .. } = streams else { panic!() };
+    read_until(&mut stdout, "up");
+    for _ in 0..20 {
+        let freeze = machine.session.freeze(&crate::machine::container()).unwrap();
+        assert_eq!(machine.ask(Question::Thaw), Reply::Thawed);
+        machine.next(|event| matches!(event, Event::Answered { request, .. } if *request == freeze));
+        assert_eq!(machine.shell("echo x > /root/x; cat /root/x").text(), "x\n");
+    }
+    // Neither does one at the end.
+    machine.session.freeze(&crate::machine::container()).unwrap();
+    machine.power_off();
 }
