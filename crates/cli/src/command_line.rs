@@ -21,7 +21,13 @@ use crate::{
         flags::{ImagesFlags, RmiFlags},
     },
     registry::flags::{LoginFlags, LogoutFlags},
-    system::{SystemCommand, doctor::DoctorFlags},
+    system::{
+        SystemCommand,
+        doctor::DoctorFlags,
+        events::EventsFlags,
+        generate::{CompletionFlags, ManFlags},
+    },
+    volumes::VolumeCommand,
 };
 
 /// OCI containers, each in a microVM of its own.
@@ -99,17 +105,26 @@ pub(crate) enum Command {
     /// Manage images
     #[command(subcommand)]
     Image(ImageCommand),
-    /// Show everything about containers and images, as JSON
+    /// Manage volumes
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// Show everything about containers, images and volumes, as JSON
     Inspect(InspectFlags),
     /// Log in to a registry
     Login(LoginFlags),
     /// Log out from a registry
     Logout(LogoutFlags),
-    /// Show and free disk space
+    /// Tell what happens
+    Events(EventsFlags),
+    /// Look after disk space, and see what happens
     #[command(subcommand)]
     System(SystemCommand),
     /// Find out what this host can do, and what to do about the rest
     Doctor(DoctorFlags),
+    /// Print the completions of a shell
+    Completion(CompletionFlags),
+    /// Write the manual pages
+    Man(ManFlags),
     /// Show versions
     Version,
 }
@@ -127,7 +142,8 @@ fn finished(command: clap::Command, parent: &str) -> clap::Command {
     let usage = command.clone().render_usage().to_string();
     match usage.strip_prefix("Usage: ") {
         Some(tail) if !tail.starts_with(|first: char| first.is_ascii_lowercase()) => {
-            command.override_usage(format!("{name} {tail}"))
+            let lines: Vec<_> = tail.lines().map(|line| format!("{name} {}", line.trim_start())).collect();
+            command.override_usage(lines.join("\n       "))
         }
         _ => command,
     }

@@ -2,10 +2,14 @@
 
 use std::{fmt, str::FromStr};
 
-use engine::image::{ListFilter, PruneRequest, familiar};
-use jiff::{Timestamp, civil, tz::TimeZone};
+use engine::{
+    ContainerFilters, ContainerPruneFilters, EventsOptions,
+    events::EventKind,
+    image::{ListFilter, PruneRequest, familiar},
+    volumes::VolumeFilters,
+};
 
-use crate::output::report::Refusal;
+use crate::{moments::moment, output::report::Refusal};
 
 /// One filter, as it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,53 +92,100 @@ pub(crate) fn of_pruning(filters: &[Filter], all: bool, now: i64) -> Result<Prun
     Ok(request)
 }
 
-/// A moment in nanoseconds since 1970: so long before now (`1h30m`), a date with or without a time and a zone, or
-/// seconds since 1970.
-fn moment(text: &str, now: i64) -> Option<i64> {
-    if let Some(ago) = duration(text) {
-        return now.checked_sub(ago);
+/// The containers that `ps` lists.
+pub(crate) fn of_containers(filters: &[Filter]) -> Result<ContainerFilters, Refusal> {
+    let mut list = ContainerFilters::default();
+    for filter in filters {
+        let value = filter.value.clone();
+        match filter.key.as_str() {
+            "id" => list.ids.push(value),
+            "name" => list.names.push(value),
+            "status" => list.statuses.push(value),
+            "label" => list.labels.push(value),
+            "ancestor" => list.ancestors.push(value),
+            "health" => list.health.push(value),
+            "before" => list.before = Some(value),
+            "since" => list.since = Some(value),
+            "volume" => list.volumes.push(value),
+            "exited" => {
+                let hint = "write a number, as in exited=0";
+                let code = value.parse().map_err(|_| Refusal::new(format!("filter {filter} is no exit code"), hint))?;
+                list.exited.push(code);
+            }
+            "network" | "publish" | "expose" => {
+                let hint = "containers have no network yet, so that there is nothing to tell them apart by";
+                return Err(Refusal::new(format!("filter {filter} is not supported"), hint));
+            }
+            _ => {
+                let known = "id, name, status, label, ancestor, exited, health, before, since and volume";
+                return Err(filter.unknown(known));
+            }
+        }
     }
-    let zone = TimeZone::system();
-    let timestamp = if let Ok(seconds) = text.parse::<i64>() {
-        Timestamp::from_second(seconds).ok()?
-    } else if let Ok(timestamp) = text.parse::<Timestamp>() {
-        timestamp
-    } else if let Ok(time) = text.parse::<civil::DateTime>() {
-        time.to_zoned(zone).ok()?.timestamp()
-    } else {
-        text.parse::<civil::Date>().ok()?.to_zoned(zone).ok()?.timestamp()
-    };
-    i64::try_from(timestamp.as_nanosecond()).ok()
+    // Who asks for those that have ended is not to be shown only those that run.
+    list.all = !list.statuses.is_empty() || !list.exited.is_empty();
+    Ok(list)
 }
 
-/// `1h30m` in nanoseconds, as Go writes durations.
-fn duration(text: &str) -> Option<i64> {
-    let mut total: i64 = 0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).filter(|&digits| digits > 0)?;
-        let (number, behind) = rest.split_at(digits);
-        let unit_end = behind.find(|c: char| c.is_ascii_digit()).unwrap_or(behind.len());
-        let (unit, behind) = behind.split_at(unit_end);
-        let seconds: i64 = match unit {
-            "s" => 1,
-            "m" => 60,
-            "h" => 3600,
-            "d" => 86_400,
-            "w" => 604_800,
-            _ => return None,
-        };
-        let part = number.parse::<i64>().ok()?.checked_mul(seconds)?.checked_mul(1_000_000_000)?;
-        total = total.checked_add(part)?;
-        rest = behind;
+/// The containers that a pruning removes.
+pub(crate) fn of_container_pruning(filters: &[Filter], now: i64) -> Result<ContainerPruneFilters, Refusal> {
+    let mut request = ContainerPruneFilters::default();
+    for filter in filters {
+        match filter.key.as_str() {
+            "label" => request.labels.push(filter.value.clone()),
+            "label!" => request.without_labels.push(filter.value.clone()),
+            "until" => request.until = Some(filter.moment(now)?),
+            _ => return Err(filter.unknown("until, label and label!")),
+        }
     }
-    (!text.is_empty()).then_some(total)
+    Ok(request)
+}
+
+/// The volumes that `volume ls` lists, and `volume prune` removes; whether `all=true` is among it.
+pub(crate) fn of_volumes(filters: &[Filter]) -> Result<(VolumeFilters, bool), Refusal> {
+    let mut list = VolumeFilters::default();
+    let mut all = false;
+    for filter in filters {
+        let value = filter.value.clone();
+        match filter.key.as_str() {
+            "name" => list.names.push(value),
+            "driver" => list.drivers.push(value),
+            "dangling" => list.dangling = Some(filter.truth()?),
+            "all" => all = filter.truth()?,
+            "label" => list.labels.push(match value.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (value, None),
+            }),
+            _ => return Err(filter.unknown("name, driver, dangling and label")),
+        }
+    }
+    Ok((list, all))
+}
+
+/// The events that `events` tells of.
+pub(crate) fn of_events(filters: &[Filter]) -> Result<EventsOptions, Refusal> {
+    let mut options = EventsOptions::default();
+    for filter in filters {
+        let value = filter.value.clone();
+        match filter.key.as_str() {
+            "container" => options.containers.push(value),
+            "image" => options.images.push(value),
+            "volume" => options.volumes.push(value),
+            "label" => options.labels.push(value),
+            "event" => options.actions.push(value),
+            "type" => {
+                let hint = "the types are container, image and volume";
+                let unknown = || Refusal::new(format!("filter {filter} is no type of event"), hint);
+                options.kinds.push(EventKind::of(&value).ok_or_else(unknown)?);
+            }
+            _ => return Err(filter.unknown("container, image, volume, label, event and type")),
+        }
+    }
+    Ok(options)
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     const SECOND: i64 = 1_000_000_000;
@@ -176,21 +227,25 @@ mod tests {
     }
 
     #[test]
-    fn moments() {
-        let now = 1_000_000 * SECOND;
-        assert_eq!(moment("10m", now), Some(now - 600 * SECOND));
-        assert_eq!(moment("2d1h", now), Some(now - (2 * 86_400 + 3600) * SECOND));
-        assert_eq!(moment("1970-01-02T00:00:00Z", now), Some(86_400 * SECOND));
-        assert!(moment("1970-01-02", now).is_some() && moment("1970-01-02T03:00:00", now).is_some());
-        for text in ["", "h", "1", "10x", "-5m", "99999999999h", "m10"] {
-            assert_eq!(duration(text), None, "{text}");
+    fn filters_of_containers() {
+        let list = of_containers(&filters(&["status=exited", "name=web", "exited=137", "label=a=b"])).unwrap();
+        assert!(list.all && list.exited == [137] && list.labels == ["a=b"] && list.names == ["web"]);
+        assert!(!of_containers(&filters(&["name=web"])).unwrap().all);
+        for (text, problem) in
+            [("exited=soon", "is no exit code"), ("network=x", "is not supported"), ("colour=x", "there is no filter")]
+        {
+            let error = of_containers(&filters(&[text])).unwrap_err().to_string();
+            assert!(error.contains(problem), "{text}: {error}");
         }
     }
 
-    proptest! {
-        #[test]
-        fn any_text_is_a_moment_or_none(text in "\\PC{0,24}", now: i64) {
-            let _ = moment(&text, now);
-        }
+    #[test]
+    fn filters_of_volumes_and_events() {
+        let (list, all) = of_volumes(&filters(&["label=a=b", "label=c", "dangling=1", "all=true"])).unwrap();
+        assert_eq!(list.labels, [("a".to_owned(), Some("b".to_owned())), ("c".to_owned(), None)]);
+        assert!(all && list.dangling == Some(true));
+        let options = of_events(&filters(&["type=container", "event=die", "container=web"])).unwrap();
+        assert_eq!((options.kinds.len(), options.actions.len(), options.containers.len()), (1, 1, 1));
+        assert!(of_events(&filters(&["type=network"])).is_err());
     }
 }

@@ -2,9 +2,9 @@
 //! exit code. Nothing is decided here that another front end would have to decide too.
 //!
 //! - [`command_line`] is the whole of it as clap knows it, [`usage`] says what is wrong with one.
-//! - [`containers`], [`images`], [`registry`] and [`system`] are the commands, a folder for each kind of thing, a file
-//!   for each verb.
-//! - [`filters`] confine what they list and remove.
+//! - [`containers`], [`images`], [`volumes`], [`registry`] and [`system`] are the commands, a folder for each kind of
+//!   thing, a file for each verb.
+//! - [`filters`] confine what they list and remove; [`moments`] are times as people write them.
 //! - [`output`] writes their lists, objects, progress and errors; [`terminal`] keeps the user's terminal whole, and
 //!   asks.
 //!
@@ -15,11 +15,13 @@ mod command_line;
 mod containers;
 mod filters;
 mod images;
+mod moments;
 mod output;
 mod registry;
 mod system;
 mod terminal;
 mod usage;
+mod volumes;
 
 use std::{env, process::ExitCode};
 
@@ -62,8 +64,12 @@ fn act(invocation: &Invocation, command: Command) -> anyhow::Result<u8> {
         Command::Inspect(flags) => return containers::inspect::inspect(&invocation.open()?, &flags),
         Command::Login(flags) => registry::login::login(&invocation.open()?, &flags)?,
         Command::Logout(flags) => registry::login::logout(&flags)?,
+        Command::Volume(command) => return volumes::command(invocation, &command),
+        Command::Events(flags) => system::events::events(&invocation.open()?, &flags)?,
         Command::System(command) => system::command(invocation, &command)?,
         Command::Doctor(flags) => return system::doctor::doctor(&invocation.place()?, &flags),
+        Command::Completion(flags) => system::generate::completion(&flags)?,
+        Command::Man(flags) => system::generate::man(&flags)?,
         Command::Version => system::version()?,
     }
     Ok(0)

@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, process::exit};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::error::{ContextKind, ErrorKind};
 
 use crate::{command_line::CommandLine, output::report};
 
@@ -26,58 +26,18 @@ pub(crate) fn exit_with(mut error: clap::Error) -> ! {
     })
 }
 
-/// clap's tip to write `-- -d` makes `-d` the image. Who asks for what Docker has and Coracle has not yet is told so.
+/// clap's tip to write `-- -x` makes `-x` the image.
 fn correct_tip(error: &mut clap::Error) {
-    /// Flags of `docker run` that are not here yet.
-    const MISSING: [&str; 31] = [
-        "-a",
-        "-d",
-        "-l",
-        "-p",
-        "-P",
-        "-v",
-        "--add-host",
-        "--attach",
-        "--cgroupns",
-        "--cpu-shares",
-        "--cpuset-cpus",
-        "--detach",
-        "--device",
-        "--dns",
-        "--dns-search",
-        "--expose",
-        "--gpus",
-        "--health-cmd",
-        "--ip",
-        "--ipc",
-        "--label",
-        "--link",
-        "--log-driver",
-        "--net",
-        "--network",
-        "--pid",
-        "--publish",
-        "--restart",
-        "--stop-signal",
-        "--stop-timeout",
-        "--volumes-from",
-    ];
-    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return };
-    let known = MISSING.contains(&flag.as_str());
-    let tip = format!("Docker's {flag} is not there yet");
     error.remove(ContextKind::Suggested);
-    if known {
-        error.remove(ContextKind::SuggestedArg);
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    }
 }
 
-/// Whether the first word that is neither a global flag nor its value is `run`.
+/// Whether the first words that are neither global flags nor their values are `run` or `container run`.
 fn is_run(mut words: impl Iterator<Item = OsString>) -> bool {
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--home" | "--accel") => drop(words.next()),
             Some(flag) if flag.starts_with('-') => {}
+            Some("container") => {}
             _ => return word == "run",
         }
     }

@@ -30,43 +30,48 @@ fn golden(name: &str, found: &str) {
 #[test]
 fn help() {
     let home = tempfile::tempdir().expect("a directory");
-    for (name, arguments) in [
-        ("help.txt", &["--help"][..]),
-        ("run.txt", &["run", "--help"]),
-        ("load.txt", &["load", "--help"]),
-        ("images.txt", &["images", "--help"]),
-        ("ps.txt", &["ps", "--help"]),
-        ("rm.txt", &["rm", "--help"]),
-        ("rmi.txt", &["rmi", "--help"]),
-        ("inspect.txt", &["inspect", "--help"]),
-        ("tag.txt", &["tag", "--help"]),
-        ("image.txt", &["image", "--help"]),
-        ("image-rm.txt", &["image", "rm", "--help"]),
-        ("doctor.txt", &["doctor", "--help"]),
-        ("history.txt", &["history", "--help"]),
-        ("pull.txt", &["pull", "--help"]),
-        ("push.txt", &["push", "--help"]),
-        ("login.txt", &["login", "--help"]),
-        ("logout.txt", &["logout", "--help"]),
-        ("image-prune.txt", &["image", "prune", "--help"]),
-        ("save.txt", &["save", "--help"]),
-        ("import.txt", &["import", "--help"]),
-        ("image-verify.txt", &["image", "verify", "--help"]),
-        ("image-pull.txt", &["image", "pull", "--help"]),
-        ("system.txt", &["system", "--help"]),
-        ("system-df.txt", &["system", "df", "--help"]),
-        ("system-prune.txt", &["system", "prune", "--help"]),
-    ] {
-        let out = coracle(home.path(), arguments);
-        assert!(out.status.success() && out.stderr.is_empty(), "{arguments:?}");
-        golden(name, text(&out.stdout));
+    let single = "run create start stop restart kill pause unpause wait exec attach logs top stats port cp diff export \
+                  commit rename update rm ps inspect load images rmi tag history pull push save import login logout \
+                  events doctor completion man container image volume system";
+    let nested = [
+        "container ls",
+        "container prune",
+        "container rm",
+        "image rm",
+        "image prune",
+        "image pull",
+        "image verify",
+        "volume create",
+        "volume ls",
+        "volume inspect",
+        "volume rm",
+        "volume prune",
+        "system df",
+        "system prune",
+    ];
+    for name in [""].into_iter().chain(single.split(' ')).chain(nested) {
+        let words: Vec<_> = name.split(' ').filter(|word| !word.is_empty()).chain(["--help"]).collect();
+        let out = coracle(home.path(), &words);
+        assert!(out.status.success() && out.stderr.is_empty(), "{name}");
+        let file = if name.is_empty() { "help".to_owned() } else { name.replace(' ', "-") };
+        golden(&format!("{file}.txt"), text(&out.stdout));
+    }
+}
+
+#[test]
+fn verbs_of_containers_are_the_same_behind_container() {
+    let home = tempfile::tempdir().expect("a directory");
+    for verb in ["run", "exec", "rm", "cp", "stats", "logs"] {
+        let short = text(&coracle(home.path(), &[verb, "--help"]).stdout).to_owned();
+        let long = text(&coracle(home.path(), &["container", verb, "--help"]).stdout).to_owned();
+        assert_eq!(long.replace("coracle container ", "coracle "), short, "{verb}");
     }
 }
 
 #[test]
 fn commands_that_need_another_say_which_there_are() {
     let home = tempfile::tempdir().expect("a directory");
-    for arguments in [&[][..], &["image"], &["system"]] {
+    for arguments in [&[][..], &["container"], &["image"], &["volume"], &["system"]] {
         let out = coracle(home.path(), arguments);
         assert_eq!(out.status.code(), Some(0), "{arguments:?}");
         assert!(text(&out.stdout).contains("Usage: coracle") && out.stderr.is_empty(), "{arguments:?}");
@@ -97,8 +102,31 @@ fn bad_flags_of_run_are_125() {
     for arguments in [
         &["run"][..],
         &["run", "--no-such-flag", "busybox"],
-        &["run", "-d", "busybox"],
+        &["container", "run", "--no-such-flag", "busybox"],
+        &["run", "-d", "-a", "stdout", "busybox"],
         &["run", "--volume", "/a:/b", "busybox"],
+        &["run", "--mount", "type=bind,src=/a,dst=/b", "busybox"],
+        &["run", "--oom-kill-disable", "busybox"],
+        &["run", "--device", "/dev/kvm", "busybox"],
+        &["run", "--gpus", "all", "busybox"],
+        &["run", "--network", "host", "busybox"],
+        &["run", "-p", "80:80", "busybox"],
+        &["run", "-P", "busybox"],
+        &["run", "--pid=host", "busybox"],
+        &["run", "--memory-swap", "1g", "busybox"],
+        &["run", "--restart", "sometimes", "busybox"],
+        &["run", "--restart", "always:3", "busybox"],
+        &["run", "--health-interval", "soon", "busybox"],
+        &["run", "--no-healthcheck", "--health-cmd", "true", "busybox"],
+        &["run", "--stop-signal", "SIGNOTHING", "busybox"],
+        &["run", "--stop-timeout", "-2", "busybox"],
+        &["run", "--detach-keys", "ctrl-1", "busybox"],
+        &["run", "--label", "=x", "busybox"],
+        &["run", "--label-file", "/no/such/file", "busybox"],
+        &["run", "--annotation", "x", "busybox"],
+        &["run", "--device-read-bps", "/dev/sda:fast", "busybox"],
+        &["run", "--log-opt", "max-size", "busybox"],
+        &["run", "--oom-score-adj", "2000", "busybox"],
         &["run", "--memroy", "1g", "busybox"],
         &["run", "-u", "-1", "busybox"],
         &["run", "-m", "lots", "busybox"],
@@ -171,6 +199,55 @@ fn other_errors() {
         (&["images", "--format", "{{.ID"], 2),
         (&["images", "--format", "table {{frob .ID}}"], 2),
         (&["image", "inspect", "--format", "plain", "a"], 2),
+        (&["rm", "-f", "nobody"], 0),
+        (&["start", "nobody"], 1),
+        (&["start", "-a", "one", "two"], 1),
+        (&["stop", "nobody"], 1),
+        (&["stop", "-t", "soon", "nobody"], 2),
+        (&["restart", "nobody"], 1),
+        (&["kill", "nobody"], 1),
+        (&["kill", "-s", "NOTHING", "nobody"], 2),
+        (&["pause", "nobody"], 1),
+        (&["unpause", "nobody"], 1),
+        (&["wait", "nobody"], 1),
+        (&["exec", "nobody", "true"], 1),
+        (&["exec", "nobody"], 2),
+        (&["exec", "-it", "nobody", "sh"], 1),
+        (&["attach", "nobody"], 1),
+        (&["logs", "nobody"], 1),
+        (&["logs", "--since", "soon", "nobody"], 1),
+        (&["logs", "--tail", "few", "nobody"], 2),
+        (&["top", "nobody"], 1),
+        (&["top", "nobody", "aux"], 1),
+        (&["stats", "--no-stream", "nobody"], 1),
+        (&["port", "nobody"], 1),
+        (&["port", "nobody", "http"], 2),
+        (&["cp", "nobody:/a", "."], 1),
+        (&["cp", "a", "b"], 1),
+        (&["cp", "a:/b", "c:/d"], 1),
+        (&["cp", "nobody:", "."], 1),
+        (&["diff", "nobody"], 1),
+        (&["export", "nobody"], 1),
+        (&["export", "-o", "/no/such/directory/x", "nobody"], 1),
+        (&["commit", "nobody"], 1),
+        (&["rename", "nobody", "somebody"], 1),
+        (&["rename", "nobody", "-"], 2),
+        (&["update", "nobody"], 1),
+        (&["update", "--restart", "always", "nobody"], 1),
+        (&["create", "--pull=never", "no-such-image"], 1),
+        (&["create", "--gpus", "all", "no-such-image"], 1),
+        (&["container", "inspect", "nobody"], 1),
+        (&["container", "prune"], 1),
+        (&["ps", "-f", "network=x"], 1),
+        (&["ps", "-f", "status=asleep"], 1),
+        (&["events", "--filter", "type=network"], 1),
+        (&["volume", "inspect", "nothing"], 1),
+        (&["volume", "rm", "nothing"], 1),
+        (&["volume", "create", "../up"], 1),
+        (&["volume", "create", "-d", "nfs", "x"], 1),
+        (&["volume", "create", "-o", "size=lots", "x"], 1),
+        (&["volume", "prune"], 1),
+        (&["completion", "tcsh"], 2),
         (&["rm"], 2),
         (&["tag", "a"], 2),
         (&["sail"], 2),
@@ -187,7 +264,11 @@ fn empty_home_has_empty_lists() {
     let home = tempfile::tempdir().expect("a directory");
     let list = |arguments: &[&str]| text(&coracle(home.path(), arguments).stdout).to_owned();
     assert_eq!(list(&["images"]), "REPOSITORY   TAG   IMAGE ID   CREATED   SIZE\n");
-    assert_eq!(list(&["ps", "-a"]), "CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   NAMES\n");
+    assert_eq!(list(&["ps", "-a"]), "CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES\n");
+    assert_eq!(list(&["ps", "-as"]), "CONTAINER ID   IMAGE   COMMAND   CREATED   STATUS   PORTS   NAMES   SIZE\n");
+    assert_eq!(list(&["volume", "ls"]), "DRIVER   VOLUME NAME\n");
+    assert_eq!(list(&["container", "prune", "-f"]), "Total reclaimed space: 0B\n");
+    assert_eq!(list(&["volume", "rm", "-f", "nothing"]), "nothing\n");
     assert_eq!(list(&["images", "--digests"]), "REPOSITORY   TAG   DIGEST   IMAGE ID   CREATED   SIZE\n");
     assert_eq!(list(&["images", "--format", r"table {{.ID}}\t{{upper .Tag}}"]), "IMAGE ID   TAG\n");
     for quiet in [["images", "-q"], ["ps", "-q"], ["ps", "--format={{.ID}}"], ["images", "--format=json"]] {
@@ -224,4 +305,26 @@ fn settings_file_that_is_wrong_is_named() {
     let out = coracle(home.path(), &["images"]);
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("settings.json") && text(&out.stderr).contains("acel"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn completions_and_manual_pages_know_every_command() {
+    let home = tempfile::tempdir().expect("a directory");
+    for shell in ["bash", "zsh", "fish"] {
+        let out = coracle(home.path(), &["completion", shell]);
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        for word in ["unpause", "device-read-bps", "volume"] {
+            assert!(text(&out.stdout).contains(word), "{shell}: {word}");
+        }
+        assert!(!text(&out.stdout).contains("oom-kill-disable"), "{shell} completes what is refused");
+    }
+    let pages = home.path().join("man");
+    let out = coracle(home.path(), &["man", pages.to_str().expect("a path")]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    for page in ["coracle", "coracle-run", "coracle-container-rm", "coracle-volume-create", "coracle-system-df"] {
+        let found = std::fs::read_to_string(pages.join(format!("{page}.1"))).expect(page);
+        assert!(found.starts_with(".ie") || found.contains(".TH"), "{page}");
+    }
+    let run = std::fs::read_to_string(pages.join("coracle-run.1")).expect("a page");
+    assert!(run.contains("coracle run [OPTIONS] IMAGE"), "{run}");
 }

@@ -1,4 +1,4 @@
-//! The user's streams and signals on one side, a running container on the other.
+//! The user's streams and signals on one side, a process in a container on the other; `coracle attach`.
 //!
 //! A thread for each stream, because the user's descriptors are shared with other programs and must stay
 //! blocking; a slow reader of one then holds up that one. The main thread waits for the container's end.
@@ -10,9 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use engine::keeper::{
-    client::{Control, Pipes},
-    wire::OutputStream,
+use anyhow::Context as _;
+use clap::Args;
+use engine::{
+    Ending, Engine, Exec, Run,
+    keeper::{
+        client::{Control, Pipes},
+        wire::{AttachedStreams, OutputStream},
+    },
 };
 use rustix::{
     event::{PollFd, PollFlags, poll},
@@ -20,7 +25,110 @@ use rustix::{
 };
 use signal_hook::{consts::signal, iterator::Signals};
 
-use crate::{output::report, terminal};
+use crate::{
+    containers::{
+        detach_keys::{DetachKeys, KeyFilter},
+        ended,
+    },
+    output::report,
+    terminal::{self, RawMode},
+};
+
+#[derive(Debug, Args)]
+#[command(override_usage = "[OPTIONS] CONTAINER")]
+pub(crate) struct AttachFlags {
+    /// Name or id
+    #[arg(value_name = "CONTAINER")]
+    pub(crate) container: String,
+    /// Do not connect standard input
+    #[arg(long)]
+    pub(crate) no_stdin: bool,
+    /// Keys that leave the container running, as in ctrl-p,ctrl-q
+    #[arg(long, value_name = "KEYS", default_value = "", hide_default_value = true)]
+    pub(crate) detach_keys: DetachKeys,
+    /// Pass signals on to the process; =false to be ended by them
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = true,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        hide_default_value = true,
+        hide_possible_values = true
+    )]
+    pub(crate) sig_proxy: bool,
+}
+
+/// Connects to a container that runs, to its end unless it is left before, and returns its exit code.
+pub(crate) fn attach(engine: &Engine, flags: &AttachFlags) -> anyhow::Result<u8> {
+    let (tty, open_stdin) = engine.terminal_of(&flags.container)?;
+    let stdin = open_stdin && !flags.no_stdin;
+    let connection = Connection { tty, keys: flags.detach_keys.clone(), sig_proxy: flags.sig_proxy };
+    if stdin {
+        connection.check_terminal()?;
+    }
+    let run = engine.attach(&flags.container, AttachedStreams { stdin, stdout: true, stderr: !tty })?;
+    if let Some(size) = terminal::size().filter(|_| tty) {
+        run.control().resize(size);
+    }
+    let Some(ending) = connection.wait(run)? else { return Ok(0) };
+    ended::explain(&ending);
+    Ok(ending.exit_code)
+}
+
+/// How the user is connected to a process.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// It has a terminal.
+    pub(crate) tty: bool,
+    /// The keys that leave it, where it has a terminal.
+    pub(crate) keys: DetachKeys,
+    /// Whether signals go to it.
+    pub(crate) sig_proxy: bool,
+}
+
+impl Connection {
+    /// Refuses to feed a terminal from what is none.
+    pub(crate) fn check_terminal(&self) -> anyhow::Result<()> {
+        anyhow::ensure!(!self.tty || terminal::is_input(), "the input device is not a TTY");
+        Ok(())
+    }
+
+    /// Stays connected to a container until it has ended; `None`: it was left by the keys, and lives on.
+    pub(crate) fn wait(&self, mut run: Run<'_>) -> anyhow::Result<Option<Ending>> {
+        let (pipes, control) = (run.take_pipes(), run.control());
+        self.around(pipes, &control, || Ok(run.wait(|| {})?))
+    }
+
+    /// Stays connected to a further process until it has ended.
+    pub(crate) fn wait_exec(&self, mut exec: Exec) -> anyhow::Result<Option<u8>> {
+        let (pipes, control) = (exec.take_pipes(), exec.control());
+        self.around(pipes, &control, || Ok(exec.wait()?))
+    }
+
+    fn around<T>(
+        &self,
+        pipes: Pipes,
+        control: &Control,
+        wait: impl FnOnce() -> anyhow::Result<Option<T>>,
+    ) -> anyhow::Result<Option<T>> {
+        let typed = pipes.stdin.is_some();
+        let attached = Attached::start(pipes, control, self).context("cannot attach to the process")?;
+        let raw = (self.tty && typed).then(RawMode::enter).transpose().context("cannot make the terminal raw")?;
+        let ended = wait();
+        if let Ok(None) = ended {
+            drop(raw);
+            // The cursor is wherever the process left it.
+            let _ = io::stderr().write_all(b"\nread escape sequence\n");
+            return Ok(None);
+        }
+        attached.finish();
+        drop(raw);
+        ended
+    }
+}
 
 /// Bytes that are moved at a time.
 const BUFFER: usize = 64 << 10;
@@ -41,16 +149,18 @@ const INSISTENCE: (usize, Duration) = (3, Duration::from_secs(10));
 
 /// The threads whose work must be done before the command exits.
 #[derive(Debug)]
-pub(crate) struct Attached {
+struct Attached {
     outputs: Vec<JoinHandle<()>>,
 }
 
 impl Attached {
     /// Connects the user's streams to the container's.
-    pub(crate) fn start(pipes: Pipes, control: &Control, tty: bool) -> io::Result<Self> {
-        forward_signals(control.clone(), tty)?;
+    fn start(pipes: Pipes, control: &Control, connection: &Connection) -> io::Result<Self> {
+        forward_signals(control.clone(), connection)?;
         if let Some(stdin) = pipes.stdin {
-            thread::Builder::new().name("stdin".to_owned()).spawn(move || copy_input(stdin))?;
+            let keys = connection.tty.then(|| KeyFilter::new(&connection.keys));
+            let control = control.clone();
+            thread::Builder::new().name("stdin".to_owned()).spawn(move || copy_input(stdin, keys, &control))?;
         }
         let mut outputs = Vec::new();
         for (name, pipe, stream) in
@@ -66,7 +176,7 @@ impl Attached {
     }
 
     /// Waits until all output has reached the user.
-    pub(crate) fn finish(self) {
+    fn finish(self) {
         for output in self.outputs {
             // A thread that panicked has said so.
             let _ = output.join();
@@ -74,17 +184,28 @@ impl Attached {
     }
 }
 
-/// From the user to the process, until either has enough.
-fn copy_input(mut pipe: io::PipeWriter) {
+/// From the user to the process, until either has enough, or the keys come that leave it.
+fn copy_input(mut pipe: io::PipeWriter, mut keys: Option<KeyFilter>, control: &Control) {
     let mut buffer = vec![0; BUFFER];
-    loop {
-        match read_waiting(rustix::stdio::stdin(), &mut buffer) {
-            Ok(0) | Err(_) => return,
-            Ok(count) => {
-                if pipe.write_all(&buffer[..count]).is_err() {
-                    return;
-                }
+    let mut passed = Vec::new();
+    while let Ok(count @ 1..) = read_waiting(rustix::stdio::stdin(), &mut buffer) {
+        let typed = &buffer[..count];
+        let Some(keys) = &mut keys else {
+            if pipe.write_all(typed).is_err() {
+                return;
             }
+            continue;
+        };
+        passed.clear();
+        let leaves = keys.pass(typed, &mut passed);
+        if pipe.write_all(&passed).is_err() {
+            return;
+        }
+        if leaves {
+            control.detach();
+            // A pipe that is closed now may end the process's input: the keeper may not have heard yet.
+            std::mem::forget(pipe);
+            return;
         }
     }
 }
@@ -136,9 +257,10 @@ fn write_waiting(descriptor: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<(), Err
     Ok(())
 }
 
-fn forward_signals(control: Control, tty: bool) -> io::Result<()> {
-    let mut signals = Signals::new(FORWARDED)?;
-    if tty {
+fn forward_signals(control: Control, connection: &Connection) -> io::Result<()> {
+    let forwarded = if connection.sig_proxy { &FORWARDED[..] } else { &[] };
+    let mut signals = Signals::new(forwarded)?;
+    if connection.tty {
         signals.add_signal(signal::SIGWINCH)?;
     }
     let forward = move || {

@@ -15,12 +15,15 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(override_usage = "[OPTIONS] NAME...")]
 pub(crate) struct InspectFlags {
-    /// Names or ids of containers or images
+    /// Names or ids of containers, images or volumes
     #[arg(required = true, value_name = "NAME")]
     pub(crate) names: Vec<String>,
     /// json (one object a line), or a template, as in '{{.Id}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<InspectFormat>,
+    /// Count what containers take on disk
+    #[arg(short, long)]
+    pub(crate) size: bool,
     /// Look for nothing else
     #[arg(long = "type", value_name = "TYPE")]
     pub(crate) kind: Option<InspectKind>,
@@ -30,6 +33,7 @@ pub(crate) struct InspectFlags {
 pub(crate) enum InspectKind {
     Container,
     Image,
+    Volume,
 }
 
 #[derive(Debug, Args)]
@@ -41,38 +45,50 @@ pub(crate) struct ContainerInspectFlags {
     /// json (one object a line), or a template, as in '{{.Id}}'
     #[arg(short, long, value_name = "FORMAT")]
     pub(crate) format: Option<InspectFormat>,
+    /// Count what they take on disk
+    #[arg(short, long)]
+    pub(crate) size: bool,
 }
 
 /// Shows all that there are, and complains about the others.
 pub(crate) fn inspect(engine: &Engine, flags: &InspectFlags) -> anyhow::Result<u8> {
     let (found, code) = report::each(&flags.names, |name| match flags.kind {
-        Some(InspectKind::Container) => Ok(engine.inspect(name, false)?),
+        Some(InspectKind::Container) => Ok(engine.inspect(name, flags.size)?),
         Some(InspectKind::Image) => images::inspect::inspected(engine, name),
-        None => inspected(engine, name),
+        Some(InspectKind::Volume) => Ok(engine.inspect_volume(name)?),
+        None => inspected(engine, name, flags.size),
     });
     format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
     Ok(code)
 }
 
-/// A container of that name, else an image.
-fn inspected(engine: &Engine, name: &str) -> anyhow::Result<Value> {
-    match engine.inspect(name, false) {
-        Ok(value) => return Ok(value),
+/// A container of that name, else an image, else a volume.
+fn inspected(engine: &Engine, name: &str, size: bool) -> anyhow::Result<Value> {
+    match engine.inspect(name, size) {
         Err(engine::Error::State(StateError::NoSuchContainer { .. })) => {}
-        Err(error) => return Err(error.into()),
+        found => return Ok(found?),
     }
-    images::inspect::inspected(engine, name).map_err(|error| match error.downcast_ref() {
-        Some(ImageError::NoSuchImage { .. }) => {
-            let hint = "`coracle ps -a` and `coracle images` list what there is";
-            Refusal::new(format!("no such container or image: {name}"), hint).into()
+    match images::inspect::inspected(engine, name) {
+        Err(error) if is_no_such_image(&error) => {}
+        found => return found,
+    }
+    match engine.inspect_volume(name) {
+        Err(engine::Error::State(StateError::NoSuchVolume { .. }) | engine::Error::Mount(_)) => {
+            let hint = "`coracle ps -a`, `coracle images` and `coracle volume ls` list what there is";
+            Err(Refusal::new(format!("no such object: {name}"), hint).into())
         }
-        _ => error,
-    })
+        found => Ok(found?),
+    }
+}
+
+/// An image that is not there, or cannot be: a volume's name may be no image's.
+fn is_no_such_image(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ImageError::NoSuchImage { .. } | ImageError::Reference(_)))
 }
 
 /// As [`inspect`], containers alone.
 pub(crate) fn inspect_containers(engine: &Engine, flags: &ContainerInspectFlags) -> anyhow::Result<u8> {
-    let (found, code) = report::each(&flags.names, |name| Ok(engine.inspect(name, false)?));
+    let (found, code) = report::each(&flags.names, |name| Ok(engine.inspect(name, flags.size)?));
     format::to_stdout(|out| format::write_things(out, flags.format.as_ref(), &found))?;
     Ok(code)
 }

@@ -1,116 +1,111 @@
 //! `coracle run`.
 
-use std::{
-    fs::{self, OpenOptions},
-    io::Write as _,
-    path::{Path, PathBuf},
-};
+use std::io::{self, Write as _};
 
-use anyhow::Context as _;
-use engine::{Ending, Reason, RunOptions, keeper::wire::AttachedStreams};
+use engine::{Run, RunOptions, keeper::wire::AttachedStreams};
 
 use crate::{
     Invocation,
-    containers::{attach::Attached, resolve, run_flags::RunFlags},
-    output::report,
+    containers::{
+        attach::Connection,
+        ended,
+        flags::{AttachFlags, RunFlags, Stream},
+        id_file::IdFile,
+        resolve,
+    },
+    output::report::{self, Refusal},
     registry::transfer::PullForRun,
-    terminal::{self, RawMode},
+    terminal,
 };
 
-/// Most lines of a kernel log that are shown.
-const LOG_LINES: usize = 20;
-
-/// Runs a container to its end and returns the exit code.
+/// Runs a container, to its end unless it is left alone before, and returns the exit code.
 pub(crate) fn run(invocation: &Invocation, flags: &RunFlags) -> anyhow::Result<u8> {
-    let request = resolve::request(flags)?;
-    let (tty, interactive) = (request.tty, request.interactive);
-    if tty && interactive && !terminal::is_input() {
-        anyhow::bail!("the input device is not a TTY");
+    let request = resolve::request(&flags.new)?;
+    let streams = streams(&flags.attach, request.tty, request.interactive)?;
+    let connection =
+        Connection { tty: request.tty, keys: flags.attach.detach_keys.clone(), sig_proxy: flags.attach.sig_proxy };
+    if streams.stdin {
+        connection.check_terminal()?;
     }
     let place = invocation.place()?;
-    let id_file = flags.container.cidfile.as_deref().map(IdFile::create).transpose()?;
-    let accelerator = place.accelerator;
-    let engine = place.open()?;
+    let id_file = flags.new.container.cidfile.as_deref().map(IdFile::create).transpose()?;
     let options = RunOptions {
-        accelerator,
-        streams: AttachedStreams { stdin: interactive, stdout: true, stderr: !tty },
+        accelerator: place.accelerator,
+        streams,
+        detach: flags.attach.detach,
         terminal_size: terminal::size().unwrap_or_default(),
         begun: invocation.begun,
-        ..RunOptions::default()
     };
-    let pull = PullForRun {
-        image: &request.image,
-        platform: request.platform.as_deref(),
-        policy: flags.container.pull,
-        quiet: flags.container.quiet,
-    };
-    pull.before(&engine)?;
-    let mut run = match engine.run(&request, &options) {
-        Err(error) if pull.after(&engine, &error)? => engine.run(&request, &options)?,
-        run => run?,
-    };
+    let engine = place.open()?;
+    let pull = PullForRun::of(&request, &flags.new.container);
+    let run = pull.around(&engine, || engine.run(&request, &options))?;
     if let Some(file) = id_file {
         file.write(&run.id)?;
     }
-    if let Some(notice) = &run.notice {
-        report::note(notice);
+    run.notice.iter().for_each(|notice| report::note(notice));
+    if flags.attach.detach {
+        return leave(run);
     }
-    let attached = Attached::start(run.take_pipes(), &run.control(), tty).context("cannot attach to the container")?;
-    let raw = (tty && interactive).then(RawMode::enter).transpose().context("cannot make the terminal raw")?;
-    let ending = run.wait(|| {});
-    attached.finish();
-    drop(raw);
-    // Without an end, it was let go.
-    let Some(ending) = ending? else { return Ok(0) };
-    explain(&ending);
-    if flags.container.timings {
-        let _ = std::io::stderr().write_all(ending.timings.table().as_bytes());
+    let Some(ending) = connection.wait(run)? else { return Ok(0) };
+    ended::explain(&ending);
+    if flags.attach.timings {
+        let _ = io::stderr().write_all(ending.timings.table().as_bytes());
     }
     Ok(ending.exit_code)
 }
 
-/// Says why, unless the process itself ended.
-fn explain(ending: &Ending) {
-    if let Some(error) = &ending.error {
-        report::note(error);
+/// Prints the id of a container that runs, or says how it ended before it did.
+fn leave(run: Run<'_>) -> anyhow::Result<u8> {
+    let id = run.id.clone();
+    if let Some(ending) = run.detach()? {
+        ended::explain(&ending);
+        return Ok(ending.exit_code);
     }
-    let shows_log = matches!(ending.reason, Reason::BootFailed | Reason::GuestPanic | Reason::GuestError);
-    if let Some(log) = ending.kernel_log.as_ref().filter(|_| shows_log) {
-        let lines: Vec<_> = log.lines().collect();
-        report::note("the guest kernel's last lines:");
-        for line in &lines[lines.len().saturating_sub(LOG_LINES)..] {
-            let _ = writeln!(std::io::stderr(), "  | {line}");
+    writeln!(io::stdout(), "{id}")?;
+    Ok(0)
+}
+
+/// The streams to connect.
+fn streams(flags: &AttachFlags, tty: bool, interactive: bool) -> anyhow::Result<AttachedStreams> {
+    if flags.detach {
+        if !flags.attach.is_empty() {
+            return Err(Refusal::new("--detach and --attach cannot be given together", "leave one of them away").into());
+        }
+        return Ok(AttachedStreams::default());
+    }
+    let wants = |stream| flags.attach.is_empty() || flags.attach.contains(&stream);
+    Ok(AttachedStreams {
+        stdin: interactive && wants(Stream::Stdin),
+        stdout: wants(Stream::Stdout),
+        stderr: !tty && wants(Stream::Stderr),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(detach: bool, attach: &[Stream]) -> AttachFlags {
+        AttachFlags {
+            detach,
+            attach: attach.to_vec(),
+            detach_keys: Default::default(),
+            sig_proxy: true,
+            timings: false,
         }
     }
-}
 
-/// The file of `--cidfile`: there before the container is, and gone again if that does not come to be.
-#[derive(Debug)]
-struct IdFile {
-    path: PathBuf,
-    written: bool,
-}
-
-impl IdFile {
-    fn create(path: &Path) -> anyhow::Result<Self> {
-        OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(path)
-            .with_context(|| format!("cannot make the file for the container's id, {}", path.display()))?;
-        Ok(Self { path: path.to_owned(), written: false })
-    }
-
-    fn write(mut self, id: &str) -> anyhow::Result<()> {
-        self.written = true;
-        fs::write(&self.path, id).with_context(|| format!("cannot write the container's id to {}", self.path.display()))
-    }
-}
-
-impl Drop for IdFile {
-    fn drop(&mut self) {
-        if !self.written {
-            let _ = fs::remove_file(&self.path);
-        }
+    #[test]
+    fn streams_that_are_connected() {
+        let found = |attach: &[Stream], tty, interactive| {
+            let AttachedStreams { stdin, stdout, stderr } = streams(&flags(false, attach), tty, interactive).unwrap();
+            (stdin, stdout, stderr)
+        };
+        assert_eq!(found(&[], false, false), (false, true, true));
+        assert_eq!(found(&[], true, true), (true, true, false));
+        assert_eq!(found(&[Stream::Stderr], false, true), (false, false, true));
+        assert_eq!(found(&[Stream::Stdin, Stream::Stdout], false, true), (true, true, false));
+        assert_eq!(streams(&flags(true, &[]), false, true).unwrap().count(), 0);
+        assert!(streams(&flags(true, &[Stream::Stdout]), false, true).is_err());
     }
 }

@@ -113,8 +113,8 @@ pub(crate) struct PruneFlags {
 pub(crate) struct SystemPruneFlags {
     #[command(flatten)]
     pub(crate) prune: PruneFlags,
-    /// There are no volumes: for scripts that were written for Docker
-    #[arg(long, hide = true)]
+    /// Also volumes without a name that no container uses
+    #[arg(long)]
     pub(crate) volumes: bool,
 }
 

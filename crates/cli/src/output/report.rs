@@ -20,6 +20,18 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
+/// Whether a pipe broke somewhere on the way to this error.
+pub(crate) fn has_broken_pipe(error: &anyhow::Error) -> bool {
+    let broken = |cause: &std::io::Error| cause.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| cause.downcast_ref().is_some_and(broken))
+}
+
+/// An error of writing to our own standard output: that its reader went away is no failure of anything else.
+pub(crate) fn own_pipe(error: impl Into<anyhow::Error>) -> anyhow::Error {
+    let error = error.into();
+    if has_broken_pipe(&error) { std::io::Error::from(std::io::ErrorKind::BrokenPipe).into() } else { error }
+}
+
 /// Something that this command itself does not do, and what its user can do instead.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
@@ -106,6 +118,11 @@ fn login_hint(error: &RegistryError) -> Option<String> {
 /// Prints an error. Standard error that takes nothing cannot be complained about.
 pub(crate) fn print(error: &anyhow::Error) {
     let _ = std::io::stderr().write_all(lines(error).as_bytes());
+}
+
+/// Prints a warning, in Docker's words.
+pub(crate) fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "WARNING: {text}");
 }
 
 /// Prints a line of ours between the process's.

@@ -73,6 +73,28 @@ pub(crate) fn local_time(moment: i64) -> String {
     )
 }
 
+/// Bytes in powers of 1024, with at most four digits, as Docker writes memory: `1.5MiB`, `1GiB`.
+pub(crate) fn binary_size(bytes: u64) -> String {
+    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    let unit = (0..UNITS.len() - 1).find(|unit| bytes >> (10 * unit) < 1024).unwrap_or(UNITS.len() - 1);
+    let size = 1_u128 << (10 * unit);
+    let whole = u128::from(bytes) / size;
+    // Four significant digits.
+    let scale = match whole {
+        0..10 => 1000,
+        10..100 => 100,
+        100..1000 => 10,
+        _ => 1,
+    };
+    let rounded = (u128::from(bytes) * scale + size / 2) / size;
+    let (whole, fraction) = (rounded / scale, rounded % scale);
+    if fraction == 0 {
+        return format!("{whole}{}", UNITS[unit]);
+    }
+    let width = scale.ilog10() as usize;
+    format!("{whole}.{}{}", format!("{fraction:0width$}").trim_end_matches('0'), UNITS[unit])
+}
+
 /// `text` in at most `length` characters.
 pub(crate) fn shorten(text: &str, length: usize) -> String {
     if text.chars().count() <= length {
@@ -112,6 +134,22 @@ mod tests {
         }
         assert_eq!(since(0, 5_000_000_000), "5 seconds");
         assert_eq!(since(5, 0), "Less than a second");
+    }
+
+    #[test]
+    fn sizes_of_memory() {
+        for (bytes, text) in [
+            (0, "0B"),
+            (1023, "1023B"),
+            (1024, "1KiB"),
+            (3 << 19, "1.5MiB"),
+            (1_234_567, "1.177MiB"),
+            (1 << 30, "1GiB"),
+            (123_456_789, "117.7MiB"),
+            (u64::MAX, "16384PiB"),
+        ] {
+            assert_eq!(binary_size(bytes), text);
+        }
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 
 use engine::{
-    Engine,
+    Engine, RunRequest,
     image::{ImageError, Platform, Pulled, Reference, familiar},
 };
 
 use crate::{
+    containers::flags::container::ContainerFlags,
     output::{
         progress::{ProgressMode, Shown, Task},
         report::{self, Refusal},
@@ -95,26 +96,33 @@ fn one_by_one(verb: &str) -> Refusal {
     Refusal::new(message, format!("{verb} them one by one, by name and tag"))
 }
 
-/// What `run` needs to know to pull.
+/// What `create` and `run` need to know to pull.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PullForRun<'a> {
-    pub(crate) image: &'a str,
-    pub(crate) platform: Option<&'a str>,
-    pub(crate) policy: PullPolicy,
-    pub(crate) quiet: bool,
+    image: &'a str,
+    platform: Option<&'a str>,
+    policy: PullPolicy,
+    quiet: bool,
 }
 
-impl PullForRun<'_> {
-    /// Pulls where that is asked for whatever there is.
-    pub(crate) fn before(self, engine: &Engine) -> anyhow::Result<()> {
-        match self.policy {
-            PullPolicy::Always => self.pull(engine, &Reference::parse(self.image).map_err(ImageError::from)?),
-            PullPolicy::Missing | PullPolicy::Never => Ok(()),
+impl<'a> PullForRun<'a> {
+    pub(crate) fn of(request: &'a RunRequest, flags: &ContainerFlags) -> Self {
+        Self { image: &request.image, platform: request.platform.as_deref(), policy: flags.pull, quiet: flags.quiet }
+    }
+
+    /// Makes something of the image, which is pulled before where that is asked for, and where it is missing.
+    pub(crate) fn around<T>(self, engine: &Engine, make: impl Fn() -> Result<T, engine::Error>) -> anyhow::Result<T> {
+        if self.policy == PullPolicy::Always {
+            self.pull(engine, &Reference::parse(self.image).map_err(ImageError::from)?)?;
+        }
+        match make() {
+            Err(error) if self.after(engine, &error)? => Ok(make()?),
+            made => Ok(made?),
         }
     }
 
-    /// Whether the run is worth another try: it failed for an image that was not there, and is now.
-    pub(crate) fn after(self, engine: &Engine, error: &engine::Error) -> anyhow::Result<bool> {
+    /// Whether it is worth another try: it failed for an image that was not there, and is now.
+    fn after(self, engine: &Engine, error: &engine::Error) -> anyhow::Result<bool> {
         let missing =
             matches!(error, engine::Error::Image(ImageError::NoSuchImage { .. }) | engine::Error::Platform { .. });
         if self.policy != PullPolicy::Missing || !missing {

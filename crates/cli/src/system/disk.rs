@@ -1,28 +1,26 @@
 //! `coracle system df`, `system prune`, `image prune`: what there is on disk, and giving it back.
 
-use std::io::{self, Write as _};
+use std::io;
 
 use engine::{
-    ContainerRecord, ContainerState, Engine,
+    ContainerPruneFilters, ContainerRecord, ContainerState, Engine,
     image::{Amount, Pruned, Usage, familiar},
     process::wall_clock_ns,
     quantity::human_decimal,
     space::is_over,
+    volumes::{VolumeFilters, VolumeInfo},
 };
 use serde_json::{Value, json};
 
 use crate::{
-    containers,
-    filters::{self, Filter},
+    containers, filters,
     images::{
         self,
-        flags::{DfFlags, PruneFlags},
+        flags::{DfFlags, PruneFlags, SystemPruneFlags},
     },
-    output::{
-        format::{self, Fields, ListFormat, Row},
-        report::Refusal,
-    },
+    output::format::{self, Fields, ListFormat, Row},
     terminal::prompt,
+    volumes,
 };
 
 const FIELDS: Fields = Fields(&[
@@ -39,6 +37,7 @@ const CONTENT_FIELDS: Fields = Fields(&[("Kind", "KIND"), ("Count", "COUNT"), ("
 struct Space {
     usage: Usage,
     containers: Vec<(ContainerRecord, u64)>,
+    volumes: Vec<VolumeInfo>,
 }
 
 impl Space {
@@ -47,17 +46,22 @@ impl Space {
             let size = engine.container_size(&record.id);
             (record, size)
         });
-        Ok(Self { usage: engine.images().usage()?, containers: containers.collect() })
+        let containers = containers.collect();
+        let volumes = engine.volumes(&VolumeFilters::default())?;
+        Ok(Self { usage: engine.images().usage()?, containers, volumes })
     }
 
     fn rows(&self) -> Vec<Row> {
-        let Self { usage, containers } = self;
+        let Self { usage, containers, volumes } = self;
         let running = containers.iter().filter(|(record, _)| record.state == ContainerState::Running).count();
+        let (used, unused): (Vec<_>, Vec<_>) = volumes.iter().partition(|volume| !volume.users.is_empty());
+        let bytes = |of: &[&VolumeInfo]| of.iter().map(|volume| volume.bytes).sum::<u64>();
         let size = containers.iter().map(|(_, size)| size).sum();
         let over = containers.iter().filter(|(record, _)| is_over(record)).map(|(_, size)| size).sum();
         vec![
             row("Images", usage.images.len(), usage.active, usage.size + usage.unneeded.bytes, usage.reclaimable),
             row("Containers", containers.len(), running, size, over),
+            row("Local Volumes", volumes.len(), used.len(), bytes(&used) + bytes(&unused), bytes(&unused)),
             row("Partial Downloads", usize::from(usage.partial > 0), 0, usage.partial, usage.partial),
             row("Leftovers", usize::from(usage.temporary > 0), 0, usage.temporary, usage.temporary),
         ]
@@ -105,9 +109,10 @@ pub(crate) fn df(engine: &Engine, flags: &DfFlags) -> anyhow::Result<()> {
     let images: Vec<Row> = space.usage.images.iter().flat_map(|usage| images::list::usage_rows(usage, now)).collect();
     let containers: Vec<Row> =
         space.containers.iter().map(|(record, size)| containers::list::row_with_size(record, *size, now)).collect();
+    let volumes = volumes::rows(&space.volumes);
     let content = space.content();
     if *format != ListFormat::Table {
-        let all = json!({ "Images": values(images), "Containers": values(containers), "Content": values(content) });
+        let all = json!({ "Images": values(images), "Containers": values(containers), "Volumes": values(volumes), "Content": values(content) });
         return format::to_stdout(|out| format::write_list(out, format, FIELDS, &[], &[Row::of(all)]));
     }
     format::to_stdout(|out| {
@@ -115,6 +120,8 @@ pub(crate) fn df(engine: &Engine, flags: &DfFlags) -> anyhow::Result<()> {
         format::write_list(out, format, images::list::FIELDS, &images::list::USAGE_COLUMNS, &images)?;
         writeln!(out, "\nContainers space usage:\n")?;
         format::write_list(out, format, containers::list::FIELDS, &containers::list::USAGE_COLUMNS, &containers)?;
+        writeln!(out, "\nLocal Volumes space usage:\n")?;
+        format::write_list(out, format, volumes::FIELDS, &volumes::USAGE_COLUMNS, &volumes)?;
         writeln!(out, "\nContent space usage:\n")?;
         format::write_list(out, format, CONTENT_FIELDS, &["Kind", "Count", "Size"], &content)
     })
@@ -127,48 +134,43 @@ fn values(rows: Vec<Row>) -> Vec<Value> {
 pub(crate) fn prune_images(engine: &Engine, flags: &PruneFlags) -> anyhow::Result<()> {
     let request = filters::of_pruning(&flags.filter, flags.all, wall_clock_ns())?;
     let which = if request.all { "all images without a container" } else { "all dangling images" };
-    confirm(flags, &[which, "unfinished downloads, and what killed commands left"])?;
+    prompt::confirm_removal(
+        &[which, "unfinished downloads, and what killed commands left"],
+        &flags.filter,
+        flags.force,
+    )?;
     let pruned = engine.images().prune(&request)?;
     let mut out = io::stdout().lock();
     tell_images(&mut out, &pruned)?;
     tell_total(&mut out, pruned.bytes)
 }
 
-pub(crate) fn prune(engine: &Engine, flags: &PruneFlags) -> anyhow::Result<()> {
+pub(crate) fn prune(engine: &Engine, flags: &SystemPruneFlags) -> anyhow::Result<()> {
+    let SystemPruneFlags { prune: flags, volumes } = flags;
     let request = filters::of_pruning(&flags.filter, flags.all, wall_clock_ns())?;
-    // Containers have no labels: none has one that is asked for.
-    let containers = request.labels.is_empty();
     let images = if request.all { "all images without a container" } else { "all dangling images" };
-    let stopped = if containers { "all stopped containers" } else { "no containers, for they have no labels" };
-    confirm(flags, &[stopped, images, "unfinished downloads, and what killed commands left"])?;
+    let mut what = vec!["all stopped containers", images, "unfinished downloads, and what killed commands left"];
+    if *volumes {
+        what.push("all volumes without a name that no container uses");
+    }
+    prompt::confirm_removal(&what, &flags.filter, flags.force)?;
     let mut out = io::stdout().lock();
-    let mut total = 0;
-    if containers {
-        let pruned = engine.prune_containers(request.until)?;
+    let containers = ContainerPruneFilters {
+        until: request.until,
+        labels: request.labels.clone(),
+        without_labels: request.without_labels.clone(),
+    };
+    let pruned = engine.container_prune(&containers)?;
+    let mut total = pruned.bytes;
+    containers::prune::tell(&mut out, &pruned)?;
+    if *volumes {
+        let pruned = engine.prune_volumes(false, &VolumeFilters::default())?;
         total += pruned.bytes;
-        if !pruned.ids.is_empty() {
-            writeln!(out, "Deleted Containers:")?;
-            pruned.ids.iter().try_for_each(|id| writeln!(out, "{id}"))?;
-            writeln!(out)?;
-        }
+        volumes::tell_pruned(&mut out, &pruned)?;
     }
     let pruned = engine.images().prune(&request)?;
     tell_images(&mut out, &pruned)?;
     tell_total(&mut out, total + pruned.bytes)
-}
-
-/// Asks, unless `--force` has answered.
-fn confirm(flags: &PruneFlags, what: &[&str]) -> anyhow::Result<()> {
-    if flags.force {
-        return Ok(());
-    }
-    let mut warning = "WARNING! This will remove:\n".to_owned();
-    what.iter().for_each(|what| warning.push_str(&format!("  - {what}\n")));
-    flags.filter.iter().for_each(|filter: &Filter| warning.push_str(&format!("  (only with {filter})\n")));
-    if prompt::confirm(&warning)? {
-        return Ok(());
-    }
-    Err(Refusal::new("nothing was removed", "answer y, or use --force").into())
 }
 
 fn tell_images(out: &mut impl io::Write, pruned: &Pruned) -> anyhow::Result<()> {

@@ -1,7 +1,10 @@
-//! The commands about the whole: what is on [`disk`], what the host can do ([`doctor`]), versions.
+//! The commands about the whole: what is on [`disk`], what happens ([`events`]), what the host can do ([`doctor`]),
+//! completions and manual pages ([`generate`]), versions.
 
 pub(crate) mod disk;
 pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod generate;
 
 use std::io::{self, Write as _};
 
@@ -16,6 +19,8 @@ use crate::{
 pub(crate) enum SystemCommand {
     /// Show what is on disk
     Df(DfFlags),
+    /// Tell what happens
+    Events(events::EventsFlags),
     /// Remove stopped containers and images that nobody uses
     Prune(SystemPruneFlags),
 }
@@ -24,7 +29,8 @@ pub(crate) enum SystemCommand {
 pub(crate) fn command(invocation: &Invocation, command: &SystemCommand) -> anyhow::Result<()> {
     match command {
         SystemCommand::Df(flags) => disk::df(&invocation.open()?, flags),
-        SystemCommand::Prune(flags) => disk::prune(&invocation.open()?, &flags.prune),
+        SystemCommand::Events(flags) => events::events(&invocation.open()?, flags),
+        SystemCommand::Prune(flags) => disk::prune(&invocation.open()?, flags),
     }
 }
 

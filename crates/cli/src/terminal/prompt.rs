@@ -7,13 +7,13 @@ use std::{
 
 use signal_hook::{consts::signal, iterator::Signals};
 
-use crate::terminal;
+use crate::{filters::Filter, output::report::Refusal, terminal};
 
 /// Most bytes of an answer that are read.
 const ANSWER_MAX: u64 = 64 << 10;
 
 /// Asks whether to go on; the answer is standard input's next line, terminal or not, and only `y` and `yes` are yes.
-pub(crate) fn confirm(warning: &str) -> io::Result<bool> {
+fn confirm(warning: &str) -> io::Result<bool> {
     let mut out = io::stdout().lock();
     write!(out, "{warning}\nAre you sure you want to continue? [y/N] ")?;
     out.flush()?;
@@ -22,6 +22,20 @@ pub(crate) fn confirm(warning: &str) -> io::Result<bool> {
         writeln!(out)?;
     }
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+}
+
+/// Asks whether to remove what is named, unless `--force` has answered.
+pub(crate) fn confirm_removal(what: &[&str], filters: &[Filter], force: bool) -> anyhow::Result<()> {
+    if force {
+        return Ok(());
+    }
+    let mut warning = "WARNING! This will remove:\n".to_owned();
+    what.iter().for_each(|what| warning.push_str(&format!("  - {what}\n")));
+    filters.iter().for_each(|filter| warning.push_str(&format!("  (only with {filter})\n")));
+    if confirm(&warning)? {
+        return Ok(());
+    }
+    Err(Refusal::new("nothing was removed", "answer y, or use --force").into())
 }
 
 /// Asks for a text on the terminal.
