@@ -116,7 +116,7 @@ pub(crate) enum Command {
     Logout(LogoutFlags),
     /// Tell what happens
     Events(EventsFlags),
-    /// Look after disk space, and see what happens
+    /// Look after disk space, see what happens and whether all is well
     #[command(subcommand)]
     System(SystemCommand),
     /// Find out what this host can do, and what to do about the rest

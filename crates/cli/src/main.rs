@@ -66,7 +66,7 @@ fn act(invocation: &Invocation, command: Command) -> anyhow::Result<u8> {
         Command::Logout(flags) => registry::login::logout(&flags)?,
         Command::Volume(command) => return volumes::command(invocation, &command),
         Command::Events(flags) => system::events::events(&invocation.open()?, &flags)?,
-        Command::System(command) => system::command(invocation, &command)?,
+        Command::System(command) => return system::command(invocation, &command),
         Command::Doctor(flags) => return system::doctor::doctor(&invocation.place()?, &flags),
         Command::Completion(flags) => system::generate::completion(&flags)?,
         Command::Man(flags) => system::generate::man(&flags)?,

@@ -46,6 +46,7 @@ fn help() {
         "volume inspect",
         "volume rm",
         "volume prune",
+        "system check",
         "system df",
         "system prune",
     ];

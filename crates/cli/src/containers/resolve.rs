@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     fn requested(words: &[&str]) -> anyhow::Result<RunRequest> {
-        let command = NewFlags::augment_args(clap::Command::new("create").no_binary_name(true));
+        let command = NewFlags::augment_args(clap::Command::new("create").no_binary_name(true).disable_help_flag(true));
         let flags = NewFlags::from_arg_matches(&command.try_get_matches_from(words)?)?;
         request(&flags)
     }

@@ -140,9 +140,9 @@ fn row(stats: &Stats, before: Option<&Stats>, flags: &StatsFlags) -> Row {
         ("CPUPerc", of_guest(&|guest| share(guest.cpu_ns, guest_of(before).map(|guest| guest.cpu_ns))).into()),
         (
             "MemUsage",
-            of_guest(&|guest| format!("{} / {}", binary_size(guest.memory), binary_size(stats.memory_limit))).into(),
+            of_guest(&|guest| format!("{} / {}", binary_size(used(guest)), binary_size(stats.memory_limit))).into(),
         ),
-        ("MemPerc", of_guest(&|guest| percent(guest.memory, stats.memory_limit)).into()),
+        ("MemPerc", of_guest(&|guest| percent(used(guest), stats.memory_limit)).into()),
         ("NetIO", of_guest(&|guest| both(guest.net_received, guest.net_sent)).into()),
         ("BlockIO", of_guest(&|guest| both(guest.block_read, guest.block_written)).into()),
         ("PIDs", of_guest(&|guest| guest.pids.to_string()).into()),
@@ -153,6 +153,11 @@ fn row(stats: &Stats, before: Option<&Stats>, flags: &StatsFlags) -> Row {
 
 fn guest_of(stats: Option<&Stats>) -> Option<&GuestUsage> {
     stats?.usage.guest.as_ref()
+}
+
+/// Memory that is in use: what was read of files and could go at once does not count, as with Docker.
+fn used(guest: &GuestUsage) -> u64 {
+    guest.memory.saturating_sub(guest.memory_inactive_file)
 }
 
 fn both(one: u64, other: u64) -> String {
@@ -173,14 +178,12 @@ mod tests {
 
     fn stats(at: u64, cpu_ns: u64) -> Stats {
         let guest = GuestUsage {
-            memory: 3 << 19,
-            memory_limit: None,
+            memory: 4 << 19,
+            memory_inactive_file: 1 << 19,
             cpu_ns,
             pids: 2,
             block_read: 4096,
-            block_written: 0,
-            net_received: 0,
-            net_sent: 0,
+            ..GuestUsage::default()
         };
         let machine = HostUsage { pss: 40 << 20, cpu_ns: cpu_ns * 2, ..HostUsage::default() };
         let keeper = HostUsage { pss: 1 << 20, ..HostUsage::default() };

@@ -1,6 +1,8 @@
-//! The commands about the whole: what is on [`disk`], what happens ([`events`]), what the host can do ([`doctor`]),
+//! The commands about the whole: what is on [`disk`], what happens ([`events`]), whether all is well
+//! ([`check`]), what the host can do ([`doctor`]),
 //! completions and manual pages ([`generate`]), versions.
 
+pub(crate) mod check;
 pub(crate) mod disk;
 pub(crate) mod doctor;
 pub(crate) mod events;
@@ -17,6 +19,8 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum SystemCommand {
+    /// Find out whether records, files and processes agree, and put right what can be
+    Check(check::CheckFlags),
     /// Show what is on disk
     Df(DfFlags),
     /// Tell what happens
@@ -26,12 +30,14 @@ pub(crate) enum SystemCommand {
 }
 
 /// Does what a command behind `system` says.
-pub(crate) fn command(invocation: &Invocation, command: &SystemCommand) -> anyhow::Result<()> {
+pub(crate) fn command(invocation: &Invocation, command: &SystemCommand) -> anyhow::Result<u8> {
     match command {
-        SystemCommand::Df(flags) => disk::df(&invocation.open()?, flags),
-        SystemCommand::Events(flags) => events::events(&invocation.open()?, flags),
-        SystemCommand::Prune(flags) => disk::prune(&invocation.open()?, flags),
+        SystemCommand::Check(flags) => return check::check(&invocation.open()?, flags),
+        SystemCommand::Df(flags) => disk::df(&invocation.open()?, flags)?,
+        SystemCommand::Events(flags) => events::events(&invocation.open()?, flags)?,
+        SystemCommand::Prune(flags) => disk::prune(&invocation.open()?, flags)?,
     }
+    Ok(0)
 }
 
 /// `coracle version`.

@@ -16,7 +16,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueHint};
 use engine::{
     Engine,
-    files::{CopyInOptions, PathStat},
+    files::{CopyInOptions, FilesError, PathStat},
     quantity::human_decimal,
 };
 
@@ -115,7 +115,7 @@ const IN_PLACE: CopyInOptions = CopyInOptions { no_overwrite_dir_non_dir: true }
 
 /// Whether an error says that there is no such path.
 fn is_missing(error: &engine::Error) -> bool {
-    error.to_string().starts_with("no such path")
+    matches!(error, engine::Error::Files(FilesError::NoSuchPath { .. }))
 }
 
 /// What is at the path in a container where something is to go, and the path that it leads to.
