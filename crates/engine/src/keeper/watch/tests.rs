@@ -185,6 +185,13 @@ impl Guest {
     }
 
     fn spawn(&mut self) -> Process {
+        let process = self.spawn_exec();
+        assert!(process.stderr.is_some() || process.stdin.is_none());
+        process
+    }
+
+    /// A process with whatever streams it is to have.
+    fn spawn_exec(&mut self) -> Process {
         let Some(HostMessage::Spawn { container, process, stdio, .. }) = self.hear() else { panic!("no spawn") };
         let open = |token: StreamToken| {
             let mut stream = self.machine.connect(STREAM_PORT);
@@ -366,12 +373,6 @@ impl Command {
             assert!(begun.elapsed() < Duration::from_secs(20), "{record:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-
-    fn logged(&self) -> Vec<logs::Record> {
-        let directory = self.home.container(ID).join("log");
-        let mut reader = logs::Reader::open(&directory, &logs::Options::default()).unwrap();
-        std::iter::from_fn(|| reader.next().unwrap()).collect()
     }
 
     fn say(&self, message: &ToKeeper) {
@@ -612,3 +613,5 @@ fn exit_is_not_told_before_a_slow_reader_has_everything() {
     assert_eq!(command.end().exit_code, 0);
     drop(writer.join().unwrap());
 }
+
+mod life;
