@@ -20,6 +20,9 @@ use crate::chain::Segment;
 /// Most slices that one system call takes (`IOV_MAX`).
 const MAX_IOVECS: usize = 1024;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
 /// Bytes copied at a time where a copy is needed.
 const COPY_CHUNK: usize = 4096;
 
@@ -172,6 +175,22 @@ impl<'m> Buffers<'m> {
             }
         }
         Ok(())
+    }
+
+    /// Gives the whole pages back to the host: they read as zeros then. What the host does not take stays as it is.
+    ///
+    /// Only for memory that is mapped privately.
+    pub(crate) fn release(&self) {
+        for slice in &self.slices {
+            let start = slice.ptr_guard_mut().as_ptr();
+            let skipped = start.addr().next_multiple_of(PAGE) - start.addr();
+            let length = slice.len().saturating_sub(skipped) / PAGE * PAGE;
+            if length > 0 {
+                // SAFETY: the range lies in a slice of mapped guest memory, as in `read_at`. Its bytes change under
+                // whoever looks at them, which guest memory may do at any time; the mapping stays.
+                unsafe { libc::madvise(start.add(skipped).cast(), length, libc::MADV_DONTNEED) };
+            }
+        }
     }
 
     fn iovecs(&self) -> Vec<iovec> {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use machine::{BlockBacking, Disk, FileIndex};
 use thiserror::Error;
 
+use crate::balloon::Balloon;
 use crate::block::{Backing, BackingError, Block, ReadOnlyExtent};
 use crate::device::VirtioDevice;
 use crate::rng::Rng;
@@ -56,7 +57,7 @@ pub enum SpecError {
     Vsock(#[source] io::Error),
 }
 
-/// Makes the virtio devices of a machine: its disks in slot order, vsock, entropy. `files` are those that were sent
+/// Makes the virtio devices of a machine: its disks in slot order, vsock, entropy, balloon. `files` are those that were sent
 /// along, by [`FileIndex`].
 ///
 /// # Errors
@@ -67,7 +68,7 @@ pub fn from_spec(
     vsock: &machine::Vsock<FileIndex>,
     files: &[Arc<File>],
 ) -> Result<Vec<Box<dyn VirtioDevice>>, SpecError> {
-    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::with_capacity(disks.len() + 2);
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::with_capacity(disks.len() + 3);
     for (position, disk) in disks.iter().enumerate() {
         let id = &disk.id.0;
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -81,6 +82,7 @@ pub fn from_spec(
     }
     devices.push(Box::new(make_vsock(vsock, files)?));
     devices.push(Box::new(Rng::new()));
+    devices.push(Box::new(Balloon::new()));
     Ok(devices)
 }
 

@@ -17,7 +17,7 @@
 //!
 //! - [`device`]: the contract between a device and its transport. Read it first.
 //! - [`mmio`], [`vhost_user`]: the two transports.
-//! - [`block`], [`vsock`], [`rng`]: the virtio devices. Each is a device (features, configuration, life cycle) around
+//! - [`block`], [`vsock`], [`rng`], [`balloon`]: the virtio devices. Each is a device (features, configuration, life cycle) around
 //!   an `Engine` (what it does with its queues), and the engine has no thread: a worker lends it one.
 //! - [`chain`]: descriptor chains, checked. `buffers`: vectored system calls on guest memory, the one place where
 //!   addresses go to the kernel. `worker`: the thread.
@@ -56,6 +56,7 @@
 //! | memory of the host filled by vsock | backlog at most `buf_alloc` per connection and 32 MiB in all; [`vsock::CONNECTIONS_MAX`]; resets that wait are counted, and beyond that the guest is not listened to | `vsock::tests::hostile` |
 //! | a stream that is not read, on either side | credit one way, the socket's buffer the other; other streams go on | `vsock::tests::flow` |
 //! | forged vsock addresses | only the guest's own context identifier to the host's; ports are per machine, no host vsock exists | `vsock::tests::hostile` |
+//! | reports of memory that is in use, or not there | a guest can only lose what is its own; whole pages in guest memory are taken | `balloon::tests` |
 //! | endless console output | [`serial::LIMIT`] | `serial` |
 //! | a forged kernel log | copied, then judged; never longer than its region | `kernel_log` |
 //! | a vhost-user peer with wrong rings or short memory files | rings are translated and validated like registers; files are measured before they are mapped | `vhost_user::tests` |
@@ -63,6 +64,7 @@
 //! Not stood against here: a peer that truncates its memory file after the mapping can kill this process (and thereby
 //! its own machine), and a guest can keep its own workers busy. Limits on processor time are the jail's.
 
+pub mod balloon;
 pub mod block;
 mod buffers;
 pub mod chain;

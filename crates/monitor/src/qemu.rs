@@ -13,12 +13,20 @@
 //! - On the kernel's command line: with the frequency of the time stamp counter told (TCG hands the host's through),
 //!   and the timer checks and the APIC timer off, the kernel calibrates nothing against a PIT whose interrupts come
 //!   late on a busy host. That took a third of the boot, and failed now and then.
+//! - The balloon is there for free page reporting: pages that the guest frees go back to the host. A machine with so
+//!   many disks that there is no place for it does without.
 //! - Kernel and initrd by `/proc/self/fd`: exactly the files that were opened, whatever their paths name by now.
 
 use std::ffi::OsString;
 use std::os::fd::RawFd;
 
 use machine::MachineSpec;
+
+/// Places for virtio devices on a `microvm` without ACPI.
+const TRANSPORTS: usize = 8;
+
+/// Devices beside the disks: vsock, the entropy source, the balloon.
+const FIXED_DEVICES: usize = 3;
 
 /// Descriptors that the emulator inherits, by the numbers that they have in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +87,9 @@ pub fn arguments<F>(spec: &MachineSpec<F>, inherited: &Inherited, tsc_khz: Optio
     line.pair("-chardev", format!("socket,id=vsock,fd={}", inherited.vsock));
     line.pair("-device", "vhost-user-vsock-device,chardev=vsock");
     line.pair("-device", "virtio-rng-device");
+    if inherited.disks.len() + FIXED_DEVICES <= TRANSPORTS {
+        line.pair("-device", "virtio-balloon-device,free-page-reporting=on");
+    }
     if let Some(console) = inherited.console {
         line.pair("-chardev", format!("file,id=console,path=/proc/self/fd/{console},append=on"));
         line.pair("-serial", "chardev:console");
@@ -157,7 +168,8 @@ mod tests {
 -device vhost-user-blk,chardev=disk1,num-queues=1
 -chardev socket,id=vsock,fd=14
 -device vhost-user-vsock-device,chardev=vsock
--device virtio-rng-device"
+-device virtio-rng-device
+-device virtio-balloon-device,free-page-reporting=on"
         );
     }
 
@@ -185,6 +197,7 @@ mod tests {
 -chardev socket,id=vsock,fd=5
 -device vhost-user-vsock-device,chardev=vsock
 -device virtio-rng-device
+-device virtio-balloon-device,free-page-reporting=on
 -chardev file,id=console,path=/proc/self/fd/6,append=on
 -serial chardev:console"
         );

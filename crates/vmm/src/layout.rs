@@ -24,8 +24,8 @@ const RESET_METHOD: &str = "reboot=k";
 /// What makes the kernel use the serial line, of which it has none otherwise.
 const CONSOLE: &str = "8250.nr_uarts=1 console=ttyS0";
 
-/// Devices that every machine has beside its disks: vsock and the entropy source.
-const FIXED_DEVICES: usize = 2;
+/// Devices that every machine has beside its disks: vsock, the entropy source and the balloon.
+const FIXED_DEVICES: usize = 3;
 
 /// Most disks that a machine can have.
 pub const MAX_DISKS: usize = LINES.len() - FIXED_DEVICES;
@@ -35,7 +35,7 @@ pub const MAX_DISKS: usize = LINES.len() - FIXED_DEVICES;
 pub struct MachineLayout {
     /// Guest physical memory.
     pub memory: Layout,
-    /// A place for each device: disks in slot order, vsock, entropy source.
+    /// A place for each device: disks in slot order, vsock, entropy source, balloon.
     pub slots: Vec<Slot>,
     /// The whole kernel command line.
     pub command_line: CommandLine,
@@ -112,7 +112,7 @@ mod tests {
         lines.dedup();
         assert_eq!(lines.len(), 16);
         assert!(lines.iter().all(|line| *line < 24 && ![0, 1, 2, 3, 4, 8, 12, 13].contains(line)));
-        assert_eq!(super::slots(MAX_DISKS + 1), Err(PlanError::TooManyDisks(15)));
+        assert_eq!(super::slots(MAX_DISKS + 1), Err(PlanError::TooManyDisks(14)));
     }
 
     #[test]

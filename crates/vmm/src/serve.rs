@@ -70,7 +70,7 @@ fn set_up(channel: &Channel, memory: &MemoryCell) -> Result<Serving, ServeError>
     let request = request::receive(channel)?;
     let Order::Serve(spec, sockets) = request.order else { return Err(WireError::OutOfOrder("Launch").into()) };
     spec_check::check(&spec, &request.files)?;
-    // The emulator has an entropy source of its own: it stays out, at the end of the list.
+    // The emulator has an entropy source and a balloon of its own: they stay out, at the end of the list.
     let mut devices = devices::from_spec(&spec.disks, &spec.vsock, &request.files)?;
     devices.truncate(spec.disks.len() + 1);
     if sockets.len() != devices.len() {

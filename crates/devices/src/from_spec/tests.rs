@@ -27,7 +27,7 @@ fn devices_come_in_a_fixed_order() {
     let disks = [read_only(0, 4096, 8192), writable("scratch", 0)];
     let devices = from_spec(&disks, &VSOCK, &files()).unwrap();
     let kinds: Vec<_> = devices.iter().map(|device| device.kind()).collect();
-    assert_eq!(kinds, [DeviceKind::Block, DeviceKind::Block, DeviceKind::Vsock, DeviceKind::Rng]);
+    assert_eq!(kinds, [DeviceKind::Block, DeviceKind::Block, DeviceKind::Vsock, DeviceKind::Rng, DeviceKind::Balloon]);
     let mut capacity = [0; 8];
     devices[0].read_config(0, &mut capacity);
     assert_eq!(u64::from_le_bytes(capacity), 16);

@@ -12,7 +12,8 @@
 //! ```
 //!
 //! While `Running`, a stop is a signal, a wait, SIGKILL, a short wait, and the end of the machine. Where the disk is
-//! thrown away there is no `PoweringOff`: what would be synced is of no use.
+//! thrown away there is no `PoweringOff`: what would be synced is of no use. A volume that it may write is never thrown
+//! away: then a container is powered off whatever ends it, be it killed.
 //!
 //! It knows no commands and no records: what happens is [`News`] for the [keeper](super::watch).
 
@@ -48,6 +49,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How long a process may take to end after SIGKILL.
 const KILL_GRACE: Duration = Duration::from_secs(10);
+
+/// The signal that no process outlives.
+const SIGKILL: u8 = 9;
 
 /// How long further processes may take to be reported after the main one has ended.
 const EXEC_GRACE: Duration = Duration::from_secs(1);
@@ -161,7 +165,7 @@ impl<'a, M: Hull> Generation<'a, M> {
             execs: BTreeMap::new(),
             paused: None,
             stop: None,
-            syncs: !launch.auto_remove,
+            syncs: !launch.auto_remove || writes_volumes(launch),
             exited: None,
             ending: None,
             timings,
@@ -346,7 +350,7 @@ impl<M: Hull> Generation<'_, M> {
         let kill = !mem::replace(&mut stop.killed, true);
         stop.at = Some(Instant::now() + KILL_GRACE);
         match self.process {
-            Some(process) if kill && self.session.signal(process, 9).is_ok() => {}
+            Some(process) if kill && self.session.signal(process, SIGKILL).is_ok() => {}
             // A process outlives SIGKILL in a guest that lies, or whose disk is stuck.
             _ => self.over(Ending::killed()),
         }
@@ -358,6 +362,11 @@ impl<M: Hull> Generation<'_, M> {
         self.ending.get_or_insert(ending);
         self.phase = Phase::Over;
     }
+}
+
+/// Whether the container has a volume that it may write.
+fn writes_volumes(launch: &Launch) -> bool {
+    launch.plan.container.volumes.iter().any(|volume| !volume.read_only)
 }
 
 /// What the guest says.
@@ -594,10 +603,13 @@ impl<M: Hull> Generation<'_, M> {
         self.signal(signal);
     }
 
-    /// Ends the machine at once.
+    /// Ends the machine at once; after the process and a sync, where a volume would miss what was written to it.
     pub(super) fn kill(&mut self) {
         if let Some(main) = &mut self.main {
             main.detach_all();
+        }
+        if self.phase == Phase::Running && self.paused.is_none() && writes_volumes(self.launch) {
+            return self.stop(SIGKILL, Duration::ZERO, true);
         }
         self.over(Ending::killed());
     }

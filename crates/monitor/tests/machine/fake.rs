@@ -51,6 +51,10 @@ fn started(behaviour: &str, received: &Received) {
         "panic" => ended(EndReason::Reset, PANIC.as_bytes()),
         "wait" => converse(),
         "hang" => sleep(),
+        "spin" => loop {
+            std::hint::spin_loop();
+        },
+        "swallow" => swallow(),
         "hang-up" => {
             rustix::stdio::dup2_stdin(fs::File::open("/dev/null").unwrap()).unwrap();
             sleep();
@@ -84,6 +88,16 @@ fn started(behaviour: &str, received: &Received) {
         "echo" => echo(received),
         other => panic!("unknown behaviour {other}"),
     }
+}
+
+/// Takes and touches memory for ever, at a bearable speed.
+fn swallow() {
+    let mut taken = Vec::new();
+    for round in 0..4096_u32 {
+        taken.push(vec![u8::try_from(round % 255).unwrap() + 1; 1 << 20]);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(taken.len(), 4096);
 }
 
 fn sleep() {

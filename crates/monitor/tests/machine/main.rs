@@ -4,6 +4,7 @@
 //! one test [`fake_process`], which then speaks the machine's wire on its standard input.
 
 mod bench;
+mod confined;
 mod fake;
 
 use std::io::{Read, Write};
