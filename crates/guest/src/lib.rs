@@ -1,4 +1,4 @@
-//! Host end of the guest protocol: handshake, set up, spawn, stdio, signals, endings.
+//! Host end of the guest protocol: handshake, set up, spawn, stdio, signals, questions, endings.
 //!
 //! A [`Session`] is one machine's guest. Its caller owns the machine and gives it the streams that the guest
 //! opens ([`Session::offer`]); the session does not know how machines are run. It owns one epoll descriptor, so

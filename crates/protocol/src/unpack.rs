@@ -36,7 +36,7 @@ pub enum Item {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Below the task's directory: names with `/` between them, none of them empty, `.` or `..`; empty for the
-    /// directory itself. Directories of it that are missing are made (root, 0755).
+    /// directory itself, which stays as it is. Directories of it that are missing are made (root, 0755).
     pub path: Vec<u8>,
     /// What it is.
     pub kind: Kind,
