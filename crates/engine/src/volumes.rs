@@ -23,7 +23,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use state::{State, StateError, VolumeRecord};
+use state::{ContainerRecord, State, StateError, VolumeRecord};
 use volume::Volume;
 
 use crate::{
@@ -300,8 +300,12 @@ fn holders(state: &State, path: &Path, volume: &str, me: &str) -> Vec<String> {
         return Vec::new();
     }
     let users = state.users_of_volume(volume).unwrap_or_default();
-    let containers = users.iter().filter(|id| *id != me).filter_map(|id| state.container(id).ok());
-    containers.filter(|container| container.keeper.is_some()).map(|container| container.name).collect()
+    let others = users.iter().filter(|id| *id != me).filter_map(|id| state.container(id).ok());
+    let kept: Vec<_> = others.filter(|container| container.keeper.is_some()).collect();
+    // One that a command has to itself has no machine yet, or is about to lose it.
+    let names = |kept: &mut dyn Iterator<Item = &ContainerRecord>| kept.map(|kept| kept.name.clone()).collect();
+    let sure: Vec<String> = names(&mut kept.iter().filter(|container| container.claim.is_none()));
+    if sure.is_empty() { names(&mut kept.iter()) } else { sure }
 }
 
 /// Removes a volume, or finishes to.

@@ -123,7 +123,7 @@ mod tests {
         assert_eq!(
             plan(&spec).unwrap().command_line.as_str(),
             "quiet reboot=k virtio_mmio.device=4K@0xd0000000:5 virtio_mmio.device=4K@0xd0001000:6 \
-             virtio_mmio.device=4K@0xd0002000:7"
+             virtio_mmio.device=4K@0xd0002000:7 virtio_mmio.device=4K@0xd0003000:9"
         );
         spec.console = Some(0);
         assert!(

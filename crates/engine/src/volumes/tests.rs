@@ -27,7 +27,7 @@ fn create(engine: &Engine, name: &str, options: &[&str]) -> Result<VolumeRecord,
     engine.create_volume(&CreateVolume { name: Some(name.to_owned()), options, ..CreateVolume::default() })
 }
 
-fn container(engine: &Engine, id: &str, name: &str) {
+fn container(engine: &Engine, id: &str, name: &str, claim: Option<state::Claim>) {
     let image = state::ImageRecord {
         id: "sha256:1".into(),
         names: Vec::new(),
@@ -43,7 +43,7 @@ fn container(engine: &Engine, id: &str, name: &str) {
     engine.state().put_image(&image).unwrap();
     let mut record = state::ContainerRecord::new(id.into(), name.into(), image.id, "busybox".into(), 7);
     record.keeper = Some(process::current().unwrap());
-    record.claim = Some(state::Claim::Start);
+    record.claim = claim;
     engine.state().insert_container(&record).unwrap();
 }
 
@@ -85,8 +85,10 @@ fn a_disk_that_cannot_be_made_leaves_no_volume() {
 #[test]
 fn a_machine_has_a_volume_alone_or_reads_it_with_others() {
     let (_directory, engine) = engine();
-    container(&engine, "c1", "first");
-    container(&engine, "c2", "second");
+    container(&engine, "c1", "first", None);
+    container(&engine, "c2", "second", Some(state::Claim::Start));
+    container(&engine, "c3", "third", Some(state::Claim::Start));
+    engine.use_volumes("c3", &[mount("data")]).unwrap();
     engine.use_volumes("c1", &[mount("data")]).unwrap();
     engine.use_volumes("c2", &[mount("data")]).unwrap();
     let reading = VolumeMount { read_only: true, ..mount("data") };
@@ -100,7 +102,7 @@ fn a_machine_has_a_volume_alone_or_reads_it_with_others() {
         assert_eq!(error.to_string(), "volume data is in use by container first");
         assert!(error.hint().unwrap().contains(":ro"));
     }
-    assert_eq!(engine.inspect_volume("data").unwrap()["Coracle"]["AttachedTo"], json!(["first", "second"]));
+    assert_eq!(engine.inspect_volume("data").unwrap()["Coracle"]["AttachedTo"], json!(["first"]));
     assert!(matches!(engine.remove_volume("data", true), Err(Error::State(StateError::VolumeInUse { .. }))));
     drop(machine);
     disks(&mount("data")).unwrap();
@@ -136,8 +138,8 @@ fn a_removal_is_finished_by_the_next_command() {
 #[test]
 fn what_nobody_named_goes_with_its_container() {
     let (_directory, engine) = engine();
-    container(&engine, "c1", "first");
-    container(&engine, "c2", "second");
+    container(&engine, "c1", "first", Some(state::Claim::Start));
+    container(&engine, "c2", "second", Some(state::Claim::Start));
     let unnamed = |name: &str| VolumeMount { anonymous: true, ..mount(name) };
     engine.use_volumes("c1", &[mount("kept"), unnamed("alone"), unnamed("lent")]).unwrap();
     engine.use_volumes("c2", &[mount("lent")]).unwrap();
