@@ -327,5 +327,5 @@ fn completions_and_manual_pages_know_every_command() {
         assert!(found.starts_with(".ie") || found.contains(".TH"), "{page}");
     }
     let run = std::fs::read_to_string(pages.join("coracle-run.1")).expect("a page");
-    assert!(run.contains("coracle run [OPTIONS] IMAGE"), "{run}");
+    assert!(run.contains(r"\fBcoracle run\fR [OPTIONS] IMAGE"), "{run}");
 }

@@ -153,7 +153,7 @@ fn removals() {
     assert!(freed.contains("\nTotal reclaimed space: ") && !freed.ends_with(" 0B\n"), "{freed}");
     assert!(home.ok(&["system", "prune", "-af"]).ends_with("Total reclaimed space: 0B\n"));
     let df = home.ok(&["system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Size}}"]);
-    assert_eq!(df, "Images 0 0B\nContainers 0 0B\nPartial Downloads 0 0B\nLeftovers 0 0B\n");
+    assert_eq!(df, "Images 0 0B\nContainers 0 0B\nLocal Volumes 0 0B\nPartial Downloads 0 0B\nLeftovers 0 0B\n");
 }
 
 #[test]

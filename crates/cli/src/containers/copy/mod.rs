@@ -70,13 +70,7 @@ pub(crate) fn copy(engine: &Engine, flags: &CpFlags) -> anyhow::Result<()> {
 
 fn copy_out(engine: &Engine, flags: &CpFlags, name: &str, path: &str, to: &Path) -> anyhow::Result<()> {
     let found = resolved(engine, name, path, flags.follow_link)?;
-    let shown = to.to_string_lossy().into_owned();
-    let target = match fs::metadata(to) {
-        Ok(metadata) if metadata.is_dir() => Target::Directory,
-        Ok(_) => Target::File,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Target::Missing,
-        Err(error) => return Err(error).with_context(|| format!("cannot look at {shown}")),
-    };
+    let (target, shown) = target_here(to)?;
     let landing = landing(found.is_dir(), &shown, target)?;
     let options = unpack::Options { directory: landing.directory.into(), name: landing.name, owners: flags.archive };
     let contents_only = path.ends_with("/.") || path.trim_matches('/').is_empty();
@@ -87,6 +81,26 @@ fn copy_out(engine: &Engine, flags: &CpFlags, name: &str, path: &str, to: &Path)
     )?;
     tell(flags, bytes, &shown);
     Ok(())
+}
+
+/// What is at a path here where something is to go, and the path that it leads to: files are replaced, links are not.
+fn target_here(path: &Path) -> anyhow::Result<(Target, String)> {
+    let text = path.to_string_lossy().into_owned();
+    let target = match fs::metadata(path) {
+        Ok(metadata) if metadata.is_dir() => Target::Directory,
+        Ok(metadata) if metadata.is_file() => Target::File,
+        Ok(_) => {
+            let hint = "send an archive there: `coracle cp CONTAINER:PATH - | tar -xO`";
+            return Err(Refusal::new(format!("{text} is neither a directory nor a regular file"), hint).into());
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((Target::Missing, text)),
+        Err(error) => return Err(error).with_context(|| format!("cannot look at {text}")),
+    };
+    if fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink()) {
+        let leads_to = fs::canonicalize(path).with_context(|| format!("cannot look at {text}"))?;
+        return Ok((target, leads_to.to_string_lossy().into_owned()));
+    }
+    Ok((target, text))
 }
 
 /// The contents of a directory that are to be a new directory have no name to be replaced: it is made first.
@@ -210,5 +224,24 @@ fn tell(flags: &CpFlags, bytes: u64, to: &str) {
     if !flags.quiet && io::stderr().is_terminal() {
         // Standard error that takes nothing cannot be complained about.
         let _ = writeln!(io::stderr(), "Successfully copied {} to {to}", human_decimal(bytes));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_here() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        fs::write(path("file"), "").unwrap();
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        let file = fs::canonicalize(path("file")).unwrap().to_string_lossy().into_owned();
+        assert_eq!(target_here(&path("link")).unwrap(), (Target::File, file));
+        assert_eq!(target_here(directory.path()).unwrap().0, Target::Directory);
+        assert_eq!(target_here(&path("gone")).unwrap().0, Target::Missing);
+        let refused = target_here(Path::new("/dev/null")).unwrap_err();
+        assert!(refused.to_string().contains("neither a directory nor a regular file"));
     }
 }
