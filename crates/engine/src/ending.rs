@@ -53,6 +53,25 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// All of them, in the order of their numbers on the wire: new ones come last.
+    pub const ALL: [Self; 15] = [
+        Self::Exited,
+        Self::Signalled,
+        Self::GuestOutOfMemory,
+        Self::GuestPanic,
+        Self::MachineKilled,
+        Self::HostOutOfMemory,
+        Self::KeeperKilled,
+        Self::HostRebooted,
+        Self::SpawnFailed,
+        Self::SetupFailed,
+        Self::BootFailed,
+        Self::MachineError,
+        Self::GuestError,
+        Self::EngineError,
+        Self::Interrupted,
+    ];
+
     /// The word in the record.
     #[must_use]
     pub fn as_str(self) -> &'static str {

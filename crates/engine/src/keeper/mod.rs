@@ -23,13 +23,13 @@
 //! | the loop | `watch` keeps the container, `requests` answers commands, `record` writes what happened |
 //! | a machine | `generation` is one life of it, `hull` what is needed of it, `process` a process in its guest, `relay` the bytes |
 //! | rules without processes | [`policy`], `restart`, `health` |
-//! | the host | `usage`, `descriptors` |
+//! | the host | `usage`, `memory`, `descriptors` |
 //!
 //! # What it costs
 //!
 //! One thread beside the one that `monitor` needs, and less than 4 MiB that are its own: one buffer for all bytes,
 //! rings in the kernel, records opened for each change and closed again, nothing that grows with what a container
-//! wrote or how many processes were run in it.
+//! wrote or how many processes were run in it. What is left of an effort is given back soon after it (`memory`).
 
 pub mod client;
 mod clients;
@@ -37,6 +37,7 @@ mod descriptors;
 mod generation;
 mod health;
 mod hull;
+mod memory;
 pub mod policy;
 mod process;
 pub(crate) mod record;

@@ -11,7 +11,7 @@ use super::{
     hull::Hull,
     process::Audience,
     usage,
-    watch::{ExecOwner, Keeper, Then},
+    watch::{ExecOwner, Keeper, QUIET, Then},
     wire::{Exec, FromKeeper, GuestUsage, OutputStream, ProcessRow, ToKeeper, Update, Usage},
 };
 use crate::{error::Error, timings};
@@ -48,6 +48,7 @@ type Answer = Result<Option<FromKeeper>, String>;
 impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
     pub(super) fn hear_clients(&mut self) {
         for (client, request) in self.clients.progress() {
+            self.quiet.get_or_insert_with(|| Instant::now() + QUIET);
             match request {
                 Request::Attach(pipes) => self.attach(client, pipes),
                 Request::Exec(exec, pipes) => self.exec(client, *exec, pipes),

@@ -27,6 +27,7 @@ use super::{
     generation::{ExecOutput, Generation, News},
     health::Health,
     hull::Hull,
+    memory,
     process::Audience,
     record::Records,
     relay,
@@ -40,6 +41,9 @@ use crate::{
     home, host_limits, process,
     timings::{self, Timings},
 };
+
+/// So long after there was more to do than to pass bytes on, memory is given back.
+pub(super) const QUIET: Duration = Duration::from_secs(2);
 
 /// Who asked for a further process.
 #[derive(Debug)]
@@ -87,6 +91,8 @@ pub(super) struct Keeper<'a, M, F> {
     pub(super) freeze: Option<Freeze>,
     /// When the process started that runs or ran last.
     started: Option<Instant>,
+    /// When memory is to be given back; `None`: it was.
+    pub(super) quiet: Option<Instant>,
 }
 
 /// Runs a container to its end, and tells everyone.
@@ -152,6 +158,7 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
             asked: BTreeMap::new(),
             freeze: None,
             started: None,
+            quiet: None,
         }
     }
 
@@ -198,6 +205,7 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
             self.hear_machine();
             self.check_health();
             self.check_freeze();
+            self.give_memory_back();
         }
         self.bury_generation()
     }
@@ -259,6 +267,7 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
             }
             self.wait(Some(until));
             self.hear_clients();
+            self.give_memory_back();
         }
     }
 
@@ -271,7 +280,7 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
         }
         let generation = self.generation.as_ref();
         let health = self.health.as_ref().filter(|_| self.may_check_health()).map(Health::deadline);
-        let deadlines = [until, generation.and_then(Generation::deadline), health, self.freeze_deadline()];
+        let deadlines = [until, generation.and_then(Generation::deadline), health, self.freeze_deadline(), self.quiet];
         let timeout = deadlines.into_iter().flatten().min().map(timespec_until);
         // An interrupted or failed poll costs one turn of the loop, whose steps find out for themselves.
         let _ = poll(&mut interests, timeout.as_ref());
@@ -297,7 +306,15 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
         news.into_iter().for_each(|news| self.pass_on(news));
     }
 
+    fn give_memory_back(&mut self) {
+        if self.quiet.is_some_and(|quiet| Instant::now() >= quiet) {
+            self.quiet = None;
+            memory::give_back();
+        }
+    }
+
     fn pass_on(&mut self, news: News) {
+        self.quiet.get_or_insert_with(|| Instant::now() + QUIET);
         match news {
             News::Started => self.started(),
             News::ExecStarted(process) => self.exec_started(process),
