@@ -19,6 +19,9 @@ use crate::{log, sys};
 /// How long the way to the host may take to appear.
 const HOST_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Most descriptors: each process needs up to six, of its streams and of its connections.
+const DESCRIPTORS: u64 = 65_536;
+
 /// Pause between two tries to reach the host.
 const HOST_PAUSE: Duration = Duration::from_millis(5);
 
@@ -42,6 +45,8 @@ fn prepare(platform: &dyn Platform, started: u64) -> Result<Agent<'_>> {
     sys::block_signals();
     sys::set_dumpable(false);
     rustix::process::umask(rustix::fs::Mode::empty());
+    // Less is no failure: fewer processes can be served at a time.
+    let _ = sys::set_limit(libc::RLIMIT_NOFILE, DESCRIPTORS, DESCRIPTORS);
     let control = connect(platform).context(|| "connect to the host".to_owned())?;
     let kernel_release = rustix::system::uname().release().to_string_lossy().into_owned();
     say(&control, &GuestMessage::Hello(Hello { version: VERSION, kernel_release, init_started: started, sent: now() }))

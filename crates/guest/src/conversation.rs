@@ -55,14 +55,7 @@ impl Default for Timeouts {
     /// Generous, for emulated machines on busy hosts.
     fn default() -> Self {
         let minute = Duration::from_secs(60);
-        Self {
-            hello: minute,
-            create: minute,
-            copy_up: 30 * minute,
-            spawn: minute,
-            answer: minute,
-            power_off: Duration::from_secs(10),
-        }
+        Self { hello: minute, create: minute, copy_up: 30 * minute, spawn: minute, answer: minute, power_off: minute }
     }
 }
 

@@ -4,13 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use guest::{Reply, StdioRequest, Streams};
+use guest::{Event, Reply, StdioRequest, Streams};
 use protocol::{Capabilities, ExitStatus, Limits, ProcessSpec, Question};
 
 use crate::machine::{Machine, PIPES, SIZE, container, read_all, read_until, sh, spec};
 
 cases!(
     a_thousand_processes,
+    hundreds_at_a_time,
     output_that_is_held_open,
     a_privileged_process,
     usage_and_limits,
@@ -55,6 +56,29 @@ fn a_thousand_processes() {
     let after = (memory(&machine), descriptors(&machine));
     println!("  1,000 processes: {} ms; {before:?} -> {after:?} (KiB, descriptors)", started.elapsed().as_millis());
     assert!(after.0 <= before.0 + 64 && after.1 <= before.1, "{before:?} -> {after:?}");
+    machine.power_off();
+}
+
+/// More than a kernel lets a process have descriptors for if nothing is said.
+fn hundreds_at_a_time() {
+    let mut machine = running();
+    let processes: Vec<_> =
+        (0..400).map(|_| machine.session.spawn(&container(), sh("echo up; read x; exit 3"), PIPES).unwrap()).collect();
+    let mut streams = Vec::new();
+    for _ in &processes {
+        match machine.next(|event| matches!(event, Event::Spawned { .. } | Event::SpawnFailed { .. })) {
+            Event::Spawned { streams: Streams::Pipes { stdin: Some(stdin), stdout: Some(stdout), .. }, .. } => {
+                streams.push((stdin, stdout));
+            }
+            event => panic!("{event:?}"),
+        }
+    }
+    assert!(matches!(machine.ask(Question::Processes), Reply::Processes(rows) if rows.len() == 401));
+    for (stdin, stdout) in &mut streams {
+        read_until(stdout, "up\n");
+        stdin.write_all(b"\n").unwrap();
+    }
+    processes.into_iter().for_each(|process| assert_eq!(machine.exit(process), ExitStatus::Code(3)));
     machine.power_off();
 }
 
