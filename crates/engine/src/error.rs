@@ -200,6 +200,14 @@ pub enum Error {
     /// A restart policy for what is removed when it ends.
     #[error("container {0:?} is removed when it ends: it cannot have a restart policy")]
     UpdateAutoRemove(String),
+    /// Work in the machine of a container at rest.
+    #[error("cannot work on the disk of container {name:?}: {problem}")]
+    Task {
+        /// The container.
+        name: String,
+        /// Why.
+        problem: String,
+    },
     /// A log that is not kept.
     #[error("container {0:?} keeps no log: it was made with --log-driver none")]
     NoLog(String),

@@ -29,12 +29,12 @@
 //!
 //! | | |
 //! |---|---|
-//! | requests | [`request`], [`mounts`], [`rates`], [`quantity`], [`capability`], [`rlimit`], [`signals`], [`environment`], [`names`] |
+//! | requests | [`request`], [`mounts`], [`rates`], [`quantity`], [`capability`], [`rlimit`], [`seccomp`], [`signals`], [`environment`], [`names`] |
 //! | planning | [`plan`], [`life`], [`etc_files`], [`accelerator`] |
 //! | beginning | [`create`], [`start`], [`run`], [`keeper`], [`timings`] |
 //! | living | [`attach`], [`exec`], [`logs`], [`top`], [`stats`], [`update`], [`rename`], [`wait`], [`events`] |
 //! | ending | [`stop`], [`remove`], [`prune`], [`ending`] |
-//! | disks | [`volumes`], [`files`] |
+//! | disks | [`volumes`], [`files`], [`task`] |
 //! | records | [`list`], [`inspect`], [`space`], [`reconcile`], [`process`], `claim`, `reach` |
 //! | the host | [`home`], [`settings`], [`doctor`], [`check`] |
 //!
@@ -83,12 +83,14 @@ pub mod rename;
 pub mod request;
 pub mod rlimit;
 pub mod run;
+pub mod seccomp;
 pub mod settings;
 pub mod signals;
 pub mod space;
 pub mod start;
 pub mod stats;
 pub mod stop;
+pub mod task;
 pub mod timings;
 pub mod top;
 pub mod update;

@@ -25,7 +25,7 @@ use crate::{
     mounts::{self, VolumeMount},
     names, quantity, rates,
     request::{RunRequest, TmpfsRequest},
-    rlimit, signals,
+    rlimit, seccomp, signals,
     volumes::VolumeDisk,
 };
 
@@ -95,6 +95,12 @@ pub enum PlanError {
     /// A NUL byte in the command or the user.
     #[error("the {0} contains a NUL byte")]
     Nul(&'static str),
+    /// `--oom-score-adj`.
+    #[error("invalid OOM score adjustment {0}: expected -1000 to 1000")]
+    OomScore(i32),
+    /// `--security-opt seccomp=`.
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::SeccompError),
     /// How it is stopped, checked or logged.
     #[error(transparent)]
     Life(#[from] LifeError),
@@ -444,6 +450,12 @@ fn volume((index, mount): (usize, &VolumeMount)) -> protocol::VolumeMount {
     }
 }
 
+fn oom_score_adj(request: &RunRequest) -> Result<i16, PlanError> {
+    let asked = request.oom_score_adj.unwrap_or(0);
+    let score = i16::try_from(asked).ok().filter(|score| (-1000..=1000).contains(score));
+    score.ok_or(PlanError::OomScore(asked))
+}
+
 pub(crate) fn process_spec(request: &RunRequest, resolved: &Resolved) -> Result<ProcessSpec, PlanError> {
     let bytes = |words: &[String]| words.iter().map(|word| word.clone().into_bytes()).collect();
     let bounding = capability::resolve(&request.cap_add, &request.cap_drop, request.privileged)?;
@@ -457,8 +469,8 @@ pub(crate) fn process_spec(request: &RunRequest, resolved: &Resolved) -> Result<
         capabilities: Capabilities { bounding },
         no_new_privileges: request.no_new_privileges,
         rlimits: request.ulimits.iter().map(|text| rlimit::parse(text)).collect::<Result<_, _>>()?,
-        oom_score_adj: 0,
-        seccomp: None,
+        oom_score_adj: oom_score_adj(request)?,
+        seccomp: request.seccomp.as_deref().map(|profile| seccomp::compile(profile, bounding)).transpose()?,
         init: request.init,
     })
 }

@@ -46,6 +46,10 @@ impl Engine {
                 // What another command starts can be killed as soon as it has a keeper.
                 Err(Error::State(StateError::Claimed { claim: Claim::Start, .. }))
                     if options.force && Instant::now() < deadline => {}
+                // It is called here as it was asked for.
+                Err(Error::State(StateError::NoSuchContainer { .. })) => {
+                    return Err(StateError::NoSuchContainer { name: name.to_owned() }.into());
+                }
                 Err(error) => return Err(error),
             }
             killed = true;

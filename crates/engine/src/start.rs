@@ -2,7 +2,7 @@
 
 use machine::Extent;
 use protocol::TerminalSize;
-use state::{Claim, ContainerState, StateError};
+use state::{Claim, ContainerRecord, ContainerState, StateError};
 
 use crate::{
     Engine,
@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     keeper::{Launch, client::StartedKeeper, wire::AttachedStreams},
     mounts,
-    plan::{self, Files, Host},
+    plan::{self, Files, Host, Plan},
     request::AcceleratorChoice,
     run::Run,
     timings::{self, Timings},
@@ -104,19 +104,7 @@ impl Engine {
         let LaunchPad { keeper, chosen, host, streams, detach, terminal_size, mut timings } = pad;
         let Spec { request, resolved, .. } = spec;
         let record = &claimed.record;
-        let image = self.state().image(&record.image_id)?;
-        let image = image.ok_or_else(|| StateError::NoSuchImage { image: record.image_ref.clone() })?;
-        let scratch = self.home().container(&record.id).join(volume::SCRATCH_NAME);
-        volume::Scratch::check(&scratch)?;
-        let root = self.images().root_device(&image)?;
-        let files = Files {
-            kernel: self.installation().kernel.clone(),
-            initrd: self.installation().initrd.clone(),
-            root: root.extents.iter().map(extent).collect(),
-            scratch,
-            volumes: self.volume_disks(&record.id, &resolved.volumes, volume_places(chosen.accelerator))?,
-        };
-        let plan = plan::plan(request, resolved, files, &host)?;
+        let (plan, lease) = self.plan_of(record, spec, &chosen, &host)?;
         timings.disks = Some(timings::now());
         let launch = Launch {
             id: record.id.clone(),
@@ -137,7 +125,33 @@ impl Engine {
         let attachment = keeper.launch(launch, streams)?;
         let (id, name) = (record.id.clone(), record.name.clone());
         claimed.finish();
-        Ok(Run::new(self, id, name, chosen.notice, attachment, Some(root.lease)))
+        Ok(Run::new(self, id, name, chosen.notice, attachment, Some(lease)))
+    }
+}
+
+impl Engine {
+    /// The plan of a container that is there, and what keeps its image's files meanwhile.
+    pub(crate) fn plan_of(
+        &self,
+        record: &ContainerRecord,
+        spec: &Spec,
+        chosen: &Chosen,
+        host: &Host,
+    ) -> Result<(Plan, store::Lease), Error> {
+        let image = self.state().image(&record.image_id)?;
+        let image = image.ok_or_else(|| StateError::NoSuchImage { image: record.image_ref.clone() })?;
+        let scratch = self.home().container(&record.id).join(volume::SCRATCH_NAME);
+        volume::Scratch::check(&scratch)?;
+        let root = self.images().root_device(&image)?;
+        let volumes = &spec.resolved.volumes;
+        let files = Files {
+            kernel: self.installation().kernel.clone(),
+            initrd: self.installation().initrd.clone(),
+            root: root.extents.iter().map(extent).collect(),
+            scratch,
+            volumes: self.volume_disks(&record.id, volumes, volume_places(chosen.accelerator))?,
+        };
+        Ok((plan::plan(&spec.request, &spec.resolved, files, host)?, root.lease))
     }
 }
 
