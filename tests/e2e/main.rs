@@ -9,3 +9,4 @@ mod refusals;
 mod roots;
 mod stdio;
 mod terminals;
+mod volumes;
