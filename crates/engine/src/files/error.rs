@@ -89,6 +89,14 @@ pub enum FilesError {
     /// An archive that is to be unpacked is none.
     #[error("cannot read the archive")]
     Archive(#[source] io::Error),
+    /// The container did not take all of an archive.
+    #[error("container {container} cannot unpack the archive: {problem}")]
+    Unpack {
+        /// The container's name.
+        container: String,
+        /// What its guest said.
+        problem: String,
+    },
     /// A member of an archive that is to be unpacked cannot be.
     #[error("cannot unpack {}: {problem}", path.display())]
     Member {

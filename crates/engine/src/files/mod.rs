@@ -2,29 +2,29 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`Engine::diff`] | what the container changed in its image |
-//! | [`Engine::export`] | its whole tree as a tar archive |
-//! | [`Engine::commit`] | what it changed as a layer, and an image with it |
-//! | [`Engine::stat_path`], [`Engine::copy_out`] | one path of it |
-//! | [`Engine::copy_in`] | an archive unpacked below one path of it |
+//! | [`Engine::diff`](crate::Engine::diff) | what the container changed in its image |
+//! | [`Engine::export`](crate::Engine::export) | its whole tree as a tar archive |
+//! | [`Engine::commit`](crate::Engine::commit) | what it changed as a layer, and an image with it |
+//! | [`Engine::stat_path`](crate::Engine::stat_path), [`Engine::copy_out`](crate::Engine::copy_out) | one path of it |
+//! | [`Engine::copy_in`](crate::Engine::copy_in) | an archive unpacked below one path of it |
 
 mod archive;
 mod changes;
 mod commit;
+mod copy_in;
 mod copy_out;
 mod diff;
 mod disk;
 mod error;
 mod export;
 mod lookup;
+mod members;
 mod mount_points;
 mod view;
 
-use std::{ffi::OsString, io::Read, os::unix::ffi::OsStringExt, path::PathBuf};
+use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};
 
 pub use error::FilesError;
-
-use crate::{Engine, error::Error};
 
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,31 +107,6 @@ impl PathStat {
 pub struct CopyInOptions {
     /// Refuse to replace a directory with something else, and something else with a directory.
     pub no_overwrite_dir_non_dir: bool,
-}
-
-impl Engine {
-    /// Unpacks a tar archive in a directory of a container. What is in the way of a member is replaced.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Engine::stat_path`], where it is no directory, and what is wrong with the archive.
-    pub fn copy_in(
-        &self,
-        name: &str,
-        path: &str,
-        options: &CopyInOptions,
-        archive: &mut dyn Read,
-    ) -> Result<(), Error> {
-        let _ = (path, options, archive);
-        Err(self.files_are_not_read(name))
-    }
-
-    fn files_are_not_read(&self, name: &str) -> Error {
-        match self.container(name) {
-            Ok(_) => Error::Host("reading the container's files", std::io::ErrorKind::Unsupported.into()),
-            Err(error) => error,
-        }
-    }
 }
 
 /// The absolute path in a container that a path without a leading slash means.
