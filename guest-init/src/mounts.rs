@@ -120,7 +120,6 @@ fn bind(source: BorrowedFd<'_>, directory: BorrowedFd<'_>, path: &str, attribute
 /// Builds the container's view of the world and makes it this process's root.
 pub(crate) fn set_up(config: &ContainerConfig, sources: &Sources<'_>) -> Result<()> {
     // Before the old root is out of sight.
-    let files = network_files(config, sources.etc)?;
     let nodes = if config.privileged { all_devices(sources.devices) } else { Vec::new() };
     let places = places(config, sources)?;
     enter_root(sources.root)?;
@@ -134,13 +133,11 @@ pub(crate) fn set_up(config: &ContainerConfig, sources: &Sources<'_>) -> Result<
     let access = if config.privileged { Attributes::empty() } else { Attributes::MOUNT_ATTR_RDONLY };
     let sys = mount_fixed(root, "/sys", "sysfs", &[], none() | access)?;
     mount_cgroups(sys.as_fd(), none() | access)?;
-    for (name, file) in files {
-        mount_file(root, &format!("/etc/{name}"), &file)?;
-    }
     for place in &places {
         match place {
             Place::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs)?,
             Place::Volume(path, mount) => mount_volume(root, path, mount)?,
+            Place::File(path, mount) => mount_file(root, path, mount)?,
         }
     }
     if !config.privileged {
@@ -158,22 +155,25 @@ enum Place<'a> {
     Tmpfs(&'a Tmpfs),
     /// Where, and what, detached.
     Volume(&'a str, OwnedFd),
+    /// A file of the container's own, likewise.
+    File(&'static str, OwnedFd),
 }
 
 impl Place<'_> {
     fn depth(&self) -> usize {
         let path = match self {
             Self::Tmpfs(tmpfs) => &tmpfs.path,
-            Self::Volume(path, _) => *path,
+            Self::Volume(path, _) | Self::File(path, _) => *path,
         };
         Path::new(path).components().count()
     }
 }
 
-/// The tmpfs mounts and volumes, from the shortest path to the longest. Volumes are filled before any of them is
+/// The tmpfs mounts, volumes and files, from the shortest path to the longest. Volumes are filled before any of them is
 /// mounted, so that each gets what the image has.
 fn places<'a>(config: &'a ContainerConfig, sources: &Sources<'_>) -> Result<Vec<Place<'a>>> {
-    let mut places: Vec<Place<'a>> = config.tmpfs.iter().map(Place::Tmpfs).collect();
+    let mut places = network_files(config, sources.etc)?;
+    places.extend(config.tmpfs.iter().map(Place::Tmpfs));
     for (volume, directory) in config.volumes.iter().zip(sources.volumes) {
         let what = || format!("volume at {:?}", volume.path);
         if !volume.path.starts_with('/') {
@@ -217,17 +217,18 @@ fn enter_root(root: &Path) -> Result<()> {
 }
 
 /// The files of `/etc` that are the container's, not the image's: detached mounts of guest init's files.
-fn network_files(config: &ContainerConfig, etc: &Path) -> Result<Vec<(&'static str, OwnedFd)>> {
+fn network_files<'a>(config: &ContainerConfig, etc: &Path) -> Result<Vec<Place<'a>>> {
     let mut files = Vec::new();
-    for name in ["hosts", "hostname", "resolv.conf"] {
+    for path in ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"] {
         let make = || -> std::result::Result<OwnedFd, Errno> {
+            let name = Path::new(path).file_name().ok_or(Errno::INVAL)?;
             let mount = clone_mount(CWD, etc.join(name))?;
             if config.read_only {
                 sys::set_mount_attributes(&mount, u64::from(Attributes::MOUNT_ATTR_RDONLY.bits()))?;
             }
             Ok(mount)
         };
-        files.push((name, make().context(|| format!("prepare /etc/{name}"))?));
+        files.push(Place::File(path, make().context(|| format!("prepare {path}"))?));
     }
     Ok(files)
 }
@@ -247,8 +248,11 @@ fn mount_fixed(
 }
 
 fn mount_file(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<()> {
-    let target = fixed_mount_point(root, Path::new(path), MountPoint::File)
-        .context(|| format!("make the mount point {path} in the container"))?;
+    let target = match fixed_mount_point(root, Path::new(path), MountPoint::File) {
+        // A read-only volume that has no such file stays without.
+        Err(Errno::ROFS) => return Ok(()),
+        target => target.context(|| format!("make the mount point {path} in the container"))?,
+    };
     attach(mount, target).context(|| format!("mount {path} in the container"))
 }
 

@@ -14,6 +14,7 @@ use crate::machine::{Machine, PIPES, config, read_until, sh};
 cases!(
     a_volume_is_filled_once,
     volumes_within_each_other,
+    files_on_top_of_a_volume,
     read_only_volumes,
     volumes_that_cannot_be,
     a_copy_that_was_cut,
@@ -103,6 +104,22 @@ fn volumes_within_each_other() {
         lines
     };
     assert_eq!(sorted(outcome.text()), sorted(expected), "{}", outcome.text());
+    machine.power_off();
+}
+
+/// What the container has of its own in `/etc` is seen there, whatever is mounted at `/etc`.
+fn files_on_top_of_a_volume() {
+    let script = "cat /etc/hostname /etc/hosts; head -c 4 /etc/passwd";
+    let expected = "coracle-test\n127.0.0.1 localhost\nroot";
+    let mut machine = boot(&["v0"], with(vec![volume("v0", "/etc")]), |_| ());
+    assert_eq!(machine.shell(script).text(), expected);
+    let mut machine = machine.restart();
+    machine.create(with(vec![VolumeMount { read_only: true, ..volume("v0", "/etc") }])).unwrap();
+    assert_eq!(machine.shell(script).text(), expected);
+    machine.power_off();
+    let read_only = VolumeMount { read_only: true, ..volume("v0", "/etc") };
+    let mut machine = boot(&["v0"], with(vec![read_only]), |_| ());
+    assert_eq!(machine.shell("ls /etc").text(), "group\npasswd\n");
     machine.power_off();
 }
 
