@@ -22,6 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use monitor::LaunchError;
 use serde_json::{Value, json};
 use state::{ContainerRecord, State, StateError, VolumeRecord};
 use volume::Volume;
@@ -274,6 +275,19 @@ impl VolumeFilters {
             && any(&self.drivers, &|driver| driver == DRIVER)
             && self.labels.iter().all(label)
             && self.dangling.is_none_or(|dangling| dangling == users.is_empty())
+    }
+}
+
+/// What a launch that failed says of a volume: who has it, where it is that.
+pub(crate) fn explain(home: &Home, me: &str, error: LaunchError) -> Error {
+    let LaunchError::DiskBusy { path } = &error else { return error.into() };
+    let directory = path.parent().unwrap_or(path);
+    let name = directory.file_name().and_then(|name| name.to_str());
+    match (name, State::open(&home.database())) {
+        (Some(name), Ok(state)) if directory == home.volume(name) => {
+            Error::VolumeAttached { name: name.to_owned(), by: holders(&state, path, name, me) }
+        }
+        _ => error.into(),
     }
 }
 

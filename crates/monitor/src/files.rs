@@ -5,11 +5,16 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use machine::{BlockBacking, Disk, Extent, MachineSpec, Vsock};
 use rustix::fs::{FlockOperation, OFlags};
+use rustix::io::Errno;
 
 use crate::launch::LaunchError;
+
+/// How long somebody may hold a disk who only looks whether it is free.
+const LOCK_PATIENCE: Duration = Duration::from_millis(100);
 
 /// Opens every file of `spec` and gives it `channel` as its end of the vsock channel.
 ///
@@ -74,10 +79,14 @@ fn lock(file: OwnedFd, path: &Path, role: &str, kind: LockKind) -> Result<OwnedF
         LockKind::Exclusive => FlockOperation::NonBlockingLockExclusive,
         LockKind::Shared => FlockOperation::NonBlockingLockShared,
     };
-    match rustix::fs::flock(&file, operation) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::AGAIN) => Err(LaunchError::DiskBusy { path: path.to_owned() }),
-        Err(error) => Err(file_error(path, role, error.into())),
+    let deadline = Instant::now() + LOCK_PATIENCE;
+    loop {
+        match rustix::fs::flock(&file, operation) {
+            Ok(()) => return Ok(file),
+            Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            Err(Errno::AGAIN) => return Err(LaunchError::DiskBusy { path: path.to_owned() }),
+            Err(error) => return Err(file_error(path, role, error.into())),
+        }
     }
 }
 

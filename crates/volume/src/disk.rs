@@ -15,6 +15,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -26,6 +27,9 @@ pub const DISK_NAME: &str = "disk.ext4";
 
 /// `INCOMPAT_RECOVER` of an ext4 superblock, at 0x60: the journal has something to replay.
 const RECOVER: u32 = 0x4;
+
+/// How long somebody may hold a disk who only looks whether it is free.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// Disks of volumes.
 #[derive(Debug)]
@@ -93,10 +97,15 @@ impl Volume {
         let file = opened.map_err(|e| VolumeError::io("open", path, e))?;
         let operation =
             if shared { FlockOperation::NonBlockingLockShared } else { FlockOperation::NonBlockingLockExclusive };
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok(Some(DiskLock(file))),
-            Err(Errno::AGAIN) => Ok(None),
-            Err(error) => Err(VolumeError::io("lock", path, error.into())),
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(Some(DiskLock(file))),
+                // Somebody may only look, too.
+                Err(Errno::AGAIN) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(error) => return Err(VolumeError::io("lock", path, error.into())),
+            }
         }
     }
 }

@@ -40,6 +40,7 @@ use crate::{
     error::{self, Error},
     home, host_limits, process,
     timings::{self, Timings},
+    volumes,
 };
 
 /// So long after there was more to do than to pass bytes on, memory is given back.
@@ -129,7 +130,8 @@ fn set_up(launch: &Launch, clients: &mut Clients) -> Result<Machine, Error> {
 fn launch_machine(launch: &Launch) -> Result<Machine, Error> {
     let tools = Tools { vmm: launch.vmm.clone(), emulator: launch.emulator.clone() };
     let limits = host_limits::of(&launch.id, &launch.plan, launch.accelerator);
-    let machine = monitor::launch_within(launch.plan.machine.clone(), launch.accelerator, &tools, Some(limits))?;
+    let machine = monitor::launch_within(launch.plan.machine.clone(), launch.accelerator, &tools, Some(limits))
+        .map_err(|error| volumes::explain(&launch.home, &launch.id, error))?;
     host_limits::keep(&launch.home, &launch.id, machine.confinement());
     Ok(machine)
 }

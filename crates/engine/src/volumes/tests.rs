@@ -102,6 +102,9 @@ fn a_machine_has_a_volume_alone_or_reads_it_with_others() {
         assert_eq!(error.to_string(), "volume data is in use by container first");
         assert!(error.hint().unwrap().contains(":ro"));
     }
+    let busy = |path: &Path| explain(engine.home(), "c2", LaunchError::DiskBusy { path: path.to_owned() }).to_string();
+    assert_eq!(busy(&path), "volume data is in use by container first");
+    assert_eq!(busy(Path::new("/h/scratch")), "the machine cannot be launched");
     assert_eq!(engine.inspect_volume("data").unwrap()["Coracle"]["AttachedTo"], json!(["first"]));
     assert!(matches!(engine.remove_volume("data", true), Err(Error::State(StateError::VolumeInUse { .. }))));
     drop(machine);
