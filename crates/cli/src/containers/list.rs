@@ -129,6 +129,7 @@ fn row(record: &ContainerRecord, whole: bool, now: i64) -> Row {
         ("LocalVolumes", volumes.to_string().into()),
         ("Size", "N/A".into()),
     ])
+    .labelled(&record.labels)
 }
 
 /// What is mounted, and how many volumes are among it.

@@ -73,7 +73,7 @@ pub(crate) fn logs(engine: &Engine, flags: &LogsFlags) -> anyhow::Result<()> {
     for record in engine.logs(&flags.container, &options)? {
         sinks.write(&record?).map_err(report::own_pipe)?;
     }
-    Ok(sinks.flush().map_err(report::own_pipe)?)
+    sinks.flush().map_err(report::own_pipe)
 }
 
 /// The moment that a flag names.

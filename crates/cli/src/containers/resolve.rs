@@ -17,7 +17,7 @@ use crate::containers::flags::{
 pub(crate) fn request(flags: &NewFlags) -> anyhow::Result<RunRequest> {
     let NewFlags { image, command, container, process, health, limits, files, security, refused } = flags;
     refused.check()?;
-    let no_new_privileges = security.security_opt.iter().filter_map(|option| match option {
+    let mut no_new_privileges = security.security_opt.iter().filter_map(|option| match option {
         SecurityOption::NoNewPrivileges(value) => Some(*value),
         _ => None,
     });
@@ -46,7 +46,7 @@ pub(crate) fn request(flags: &NewFlags) -> anyhow::Result<RunRequest> {
         cap_add: security.cap_add.clone(),
         cap_drop: security.cap_drop.clone(),
         privileged: security.privileged,
-        no_new_privileges: no_new_privileges.last().unwrap_or(false),
+        no_new_privileges: no_new_privileges.next_back().unwrap_or(false),
         ulimits: limits.ulimit.clone(),
         sysctls: security.sysctl.clone(),
         init: process.init,

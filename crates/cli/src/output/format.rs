@@ -81,35 +81,53 @@ impl FromStr for InspectFormat {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Fields(pub(crate) &'static [(&'static str, &'static str)]);
 
-/// A row of a list: fields by name.
+/// A row of a list: fields by name, and labels that a template can ask for one by one.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Row(Value);
+pub(crate) struct Row {
+    fields: Value,
+    labels: Option<Map<String, Value>>,
+}
 
 impl Row {
     /// The row with these fields.
     pub(crate) fn new<const N: usize>(fields: [(&str, Value); N]) -> Self {
-        Self(Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
+        Self::of(Value::Object(fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()))
     }
 
     /// The row with other values for these fields.
     pub(crate) fn with<const N: usize>(mut self, fields: [(&str, Value); N]) -> Self {
         for (name, value) in fields {
-            self.0[name] = value;
+            self.fields[name] = value;
         }
         self
     }
 
     /// The row with the fields of an object.
     pub(crate) fn of(fields: Value) -> Self {
-        Self(fields)
+        Self { fields, labels: None }
+    }
+
+    /// The row with labels for `{{.Label "name"}}`.
+    pub(crate) fn labelled<'l>(mut self, labels: impl IntoIterator<Item = (&'l String, &'l String)>) -> Self {
+        self.labels = Some(labels.into_iter().map(|(key, value)| (key.clone(), value.as_str().into())).collect());
+        self
+    }
+
+    /// What a template sees.
+    fn for_template(&self) -> Value {
+        let mut fields = self.fields.clone();
+        if let Some(labels) = &self.labels {
+            fields["Label"] = Value::Object(labels.clone());
+        }
+        fields
     }
 
     pub(crate) fn into_value(self) -> Value {
-        self.0
+        self.fields
     }
 
     fn text(&self, field: &str) -> String {
-        match &self.0[field] {
+        match &self.fields[field] {
             Value::String(text) => text.clone(),
             Value::Null => String::new(),
             other => other.to_string(),
@@ -119,7 +137,7 @@ impl Row {
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.fields.fmt(f)
     }
 }
 
@@ -139,16 +157,17 @@ pub(crate) fn write_list(
             table::write(out, &header, &rows.iter().map(cells).collect::<Vec<_>>())?;
         }
         ListFormat::Columns(template) => {
-            let titles = fields.0.iter().map(|(field, title)| ((*field).to_owned(), Value::from(*title)));
+            let titles = fields.0.iter().chain(&[("Label", "LABEL")]);
+            let titles = titles.map(|(field, title)| ((*field).to_owned(), Value::from(*title)));
             let header = template.header(&Value::Object(titles.collect::<Map<_, _>>()))?;
             let cells = |text: String| text.split('\t').map(str::to_owned).collect::<Vec<_>>();
-            let lines = rows.iter().map(|row| Ok(cells(template.render(&row.0)?)));
+            let lines = rows.iter().map(|row| Ok(cells(template.render(&row.for_template())?)));
             let lines = lines.collect::<Result<Vec<_>, TemplateError>>()?;
             let header = cells(header);
             table::write(out, &header.iter().map(String::as_str).collect::<Vec<_>>(), &lines)?;
         }
         ListFormat::Json => rows.iter().try_for_each(|row| writeln!(out, "{row}"))?,
-        ListFormat::Lines(template) => write_lines(out, template, rows.iter().map(|row| &row.0))?,
+        ListFormat::Lines(template) => write_lines(out, template, rows.iter().map(Row::for_template))?,
     }
     Ok(())
 }
@@ -162,18 +181,14 @@ pub(crate) fn write_things(
     match format {
         None => writeln!(out, "{}", serde_json::to_string_pretty(things)?)?,
         Some(InspectFormat::Json) => things.iter().try_for_each(|thing| writeln!(out, "{thing}"))?,
-        Some(InspectFormat::Lines(template)) => write_lines(out, template, things.iter())?,
+        Some(InspectFormat::Lines(template)) => write_lines(out, template, things.iter().cloned())?,
     }
     Ok(())
 }
 
-fn write_lines<'a>(
-    out: &mut dyn Write,
-    template: &Template,
-    values: impl Iterator<Item = &'a Value>,
-) -> anyhow::Result<()> {
+fn write_lines(out: &mut dyn Write, template: &Template, values: impl Iterator<Item = Value>) -> anyhow::Result<()> {
     for value in values {
-        writeln!(out, "{}", template.render(value)?)?;
+        writeln!(out, "{}", template.render(&value)?)?;
     }
     Ok(())
 }

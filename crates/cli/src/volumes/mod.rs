@@ -43,6 +43,9 @@ pub(crate) struct CreateFlags {
     /// Name; a random one if it is missing
     #[arg(value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Name, as old scripts give it
+    #[arg(long = "name", value_name = "NAME", hide = true, conflicts_with = "name")]
+    pub(crate) named: Option<String>,
     /// What it is made of: block, a disk with an ext4 file system, which is the only one
     #[arg(short, long, value_name = "DRIVER")]
     pub(crate) driver: Option<String>,
@@ -133,7 +136,7 @@ pub(crate) fn command(invocation: &Invocation, command: &VolumeCommand) -> anyho
 /// Makes a volume and prints its name.
 fn create(engine: &Engine, flags: &CreateFlags) -> anyhow::Result<()> {
     let request = CreateVolume {
-        name: flags.name.clone().filter(|name| !name.is_empty()),
+        name: flags.name.clone().or_else(|| flags.named.clone()).filter(|name| !name.is_empty()),
         driver: flags.driver.clone(),
         options: flags.options.clone(),
         labels: flags.label.iter().cloned().collect(),
@@ -168,6 +171,7 @@ pub(crate) fn rows(volumes: &[VolumeInfo]) -> Vec<Row> {
             ("Availability", "N/A".into()),
             ("Group", "N/A".into()),
         ])
+        .labelled(&volume.record.labels)
     });
     rows.collect()
 }

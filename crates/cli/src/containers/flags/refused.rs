@@ -10,8 +10,10 @@ use crate::output::report::Refusal;
 struct Refused {
     long: &'static str,
     short: Option<char>,
-    /// Whether it has a value. One without may be given as `=false`, which asks for nothing.
+    /// Whether it has a value. One without may be given as `=false`.
     valued: bool,
+    /// The value that asks for what is so anyway.
+    harmless: &'static str,
     reason: &'static str,
     hint: &'static str,
 }
@@ -25,11 +27,11 @@ const CPUS_HINT: &str = "`--cpus` bounds what the machine may use";
 const MEMORY_HINT: &str = "`-m` sets the machine's memory, which is all that it has";
 
 const fn valued(long: &'static str, reason: &'static str, hint: &'static str) -> Refused {
-    Refused { long, short: None, valued: true, reason, hint }
+    Refused { long, short: None, valued: true, harmless: "", reason, hint }
 }
 
 const fn switch(long: &'static str, reason: &'static str, hint: &'static str) -> Refused {
-    Refused { long, short: None, valued: false, reason, hint }
+    Refused { long, short: None, valued: false, harmless: "false", reason, hint }
 }
 
 const REFUSED: &[Refused] = &[
@@ -63,13 +65,13 @@ const REFUSED: &[Refused] = &[
     valued("link-local-ip", NETWORK, NETWORK_HINT),
     valued("mac-address", NETWORK, NETWORK_HINT),
     valued("network-alias", NETWORK, NETWORK_HINT),
-    valued("cgroupns", KERNEL, KERNEL_HINT),
+    Refused { harmless: "private", ..valued("cgroupns", KERNEL, KERNEL_HINT) },
     valued("cgroup-parent", KERNEL, KERNEL_HINT),
-    valued("ipc", KERNEL, KERNEL_HINT),
+    Refused { harmless: "private", ..valued("ipc", KERNEL, KERNEL_HINT) },
     valued("pid", KERNEL, KERNEL_HINT),
     valued("userns", KERNEL, KERNEL_HINT),
     valued("uts", KERNEL, KERNEL_HINT),
-    valued("isolation", KERNEL, KERNEL_HINT),
+    Refused { harmless: "default", ..valued("isolation", KERNEL, KERNEL_HINT) },
     valued("runtime", "every container is a microVM", "leave it away"),
     valued("cpu-shares", "shares between machines are not supported", CPUS_HINT),
     valued("cpu-period", "quotas are given in CPUs", CPUS_HINT),
@@ -129,7 +131,7 @@ impl FromArgMatches for RefusedFlags {
         let asked = |flag: &&Refused| {
             let given = matches.value_source(flag.long) == Some(ValueSource::CommandLine);
             let mut values = matches.get_many::<String>(flag.long).into_iter().flatten();
-            given && (flag.valued || values.any(|value| value != "false"))
+            given && values.any(|value| value != flag.harmless)
         };
         Ok(Self(REFUSED.iter().filter(asked).collect()))
     }
@@ -153,7 +155,7 @@ mod tests {
     #[test]
     fn reasons() {
         assert_eq!(given(&[]), Ok(()));
-        assert_eq!(given(&["--oom-kill-disable=false"]), Ok(()));
+        assert_eq!(given(&["--oom-kill-disable=false", "--ipc=private", "--cgroupns", "private"]), Ok(()));
         for (words, start) in [
             (&["--gpus", "all"][..], "--gpus is not supported: a GPU"),
             (&["--oom-kill-disable"], "--oom-kill-disable is not supported: a guest that"),

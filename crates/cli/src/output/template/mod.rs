@@ -9,6 +9,7 @@
 //! {{range .X}}…{{else}}…{{end}}         {{range $key, $value := .X}}; objects in the order of their keys
 //! {{with .X}}…{{end}}                   . is .X inside, if that is not false
 //! {{$name := .X}}  {{$name.Field}}      variables; $ is everything
+//! {{.Label "name"}}                     one label, as with Docker
 //! {{- .X -}}                            takes the white space before and after away
 //! {{/* comment */}}                     nothing
 //! ```

@@ -212,10 +212,13 @@ impl Parser {
         if !first {
             return Err(error(position, "behind | there must be a function"));
         }
-        if self.operand(words)?.is_some() {
+        let Some(key) = self.operand(words)? else { return Ok(Command::Value(operand)) };
+        // Docker's only method that is given something.
+        let is_label = operand.fields.last().is_some_and(|field| field == "Label");
+        if !is_label || self.operand(words)?.is_some() {
             return Err(error(position, "only a function can be given values, and this is none"));
         }
-        Ok(Command::Value(operand))
+        Ok(Command::Call { function: Function::named("index", position)?, arguments: vec![operand, key], position })
     }
 
     /// The next operand; `None` where there is something else.

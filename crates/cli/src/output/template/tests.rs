@@ -19,7 +19,7 @@ fn sample() -> Value {
     json!({
         "ID": "sha256:0123", "Tag": "v1", "Size": 12, "Empty": [], "Null": null, "On": true,
         "List": ["a", "b", "c"], "Config": { "Labels": { "a.b": "c", "x": "y" }, "Cmd": ["sh", "-c"] },
-        "Mounts": [{ "Source": "/a" }, { "Source": "/b" }],
+        "Label": { "a.b": "c", "x": "y" }, "Mounts": [{ "Source": "/a" }, { "Source": "/b" }],
     })
 }
 
@@ -61,6 +61,7 @@ fn what_people_write() {
         ("{{/* a comment */}}x", "x"),
         ("{{.Null}} {{.Null.Deeper}}", "<no value> <no value>"),
         (r#"{{"\"q\" \x41\u00e9\n"}}{{`raw \n`}}"#, "\"q\" A\u{e9}\nraw \\n"),
+        (r#"{{.Label "a.b"}}{{.Label "no"}}{{(.Label "x") | upper}}"#, "cY"),
         ("{{true}} {{nil}} {{-3}} {{1.5}}", "true <no value> -3 1.5"),
         ("}} {{\"}}\"}}", "}} }}"),
     ] {
@@ -79,6 +80,7 @@ fn what_is_refused() {
         ("{{.Tag.Deeper}}", "character 3: a text has no field .Deeper"),
         ("{{frob .ID}}", "character 3: there is no function \"frob\", only and, eq,"),
         ("{{.ID .Tag}}", "only a function can be given values"),
+        ("{{.Label \"a\" \"b\"}}", "only a function can be given values"),
         ("{{.ID | .Tag}}", "behind | there must be a function"),
         ("{{.ID |}}", "a value is missing here"),
         ("{{upper .Size}}", "character 3: upper: it takes a text, not a number"),
