@@ -159,6 +159,10 @@ fn copy_in(engine: &Engine, flags: &CpFlags, from: &Path, name: &str, path: &str
     }
     let (target, path) = target_inside(engine, name, path)?;
     let landing = landing(metadata.is_dir(), &path, target)?;
+    if target == Target::Missing {
+        // Said before anything is read: there is no such directory.
+        engine.stat_path(name, &landing.directory)?;
+    }
     let own_name = if text.ends_with("/.") || text == "." { None } else { from.file_name() };
     let in_archive = match (&landing.name, own_name) {
         (Some(name), _) => name.into(),
