@@ -131,11 +131,11 @@ impl<'a> Walk<'_, 'a> {
         match entry {
             Entry::Whiteout if lower.is_none() => Ok(()),
             Entry::Whiteout => self.push(path, if shows { What::Deleted } else { What::Hidden }),
-            Entry::Inode(inode) => self.inode(path, inode, lower, shows),
+            Entry::Inode(inode) => self.inode(path, &inode, lower, shows),
         }
     }
 
-    fn inode(&mut self, path: Vec<u8>, inode: Inode, lower: Option<InodeId>, shows: bool) -> Result<()> {
+    fn inode(&mut self, path: Vec<u8>, inode: &Inode, lower: Option<InodeId>, shows: bool) -> Result<()> {
         let node = self.view.node(&path, inode.clone(), lower.filter(|_| shows))?;
         let attributes = self.view.attributes(&node)?;
         let before = lower.map(|lower| self.view.lower_attributes(lower));
@@ -164,7 +164,7 @@ impl<'a> Walk<'_, 'a> {
         }
         self.enter(
             path,
-            &inode,
+            inode,
             lower.filter(|_| was_directory),
             still_shows || !was_directory && shows,
             Some(item),

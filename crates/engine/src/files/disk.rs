@@ -33,7 +33,7 @@ pub(crate) struct AtRest<'a> {
 
 /// What keeps it at rest.
 enum Hold<'a> {
-    Claim(Claimed<'a>),
+    Claim(Box<Claimed<'a>>),
     Frozen(Frozen),
 }
 
@@ -46,7 +46,7 @@ impl Engine {
             match self.claim(&id, Claim::Files) {
                 Ok(claimed) => {
                     let record = claimed.record.clone();
-                    return Ok(AtRest { engine: self, record, hold: Hold::Claim(claimed) });
+                    return Ok(AtRest { engine: self, record, hold: Hold::Claim(Box::new(claimed)) });
                 }
                 Err(Error::State(StateError::Claimed { claim: Claim::Files, .. })) if Instant::now() < deadline => {
                     thread::sleep(INTERVAL);
