@@ -115,6 +115,7 @@ fn bad_flags_of_run_are_125() {
         &["run", "-P", "busybox"],
         &["run", "--pid=host", "busybox"],
         &["run", "--memory-swap", "1g", "busybox"],
+        &["run", "--rm", "--restart", "always", "busybox"],
         &["run", "--restart", "sometimes", "busybox"],
         &["run", "--restart", "always:3", "busybox"],
         &["run", "--health-interval", "soon", "busybox"],

@@ -3,20 +3,31 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::Context as _;
-use engine::{RunRequest, environment, rates::RateRequest, request::HealthRequest};
+use engine::{
+    RunRequest, environment,
+    rates::RateRequest,
+    request::{HealthRequest, RestartPolicy},
+};
 
-use crate::containers::flags::{
-    NewFlags,
-    container::{ContainerFlags, label},
-    health::HealthFlags,
-    limits::LimitFlags,
-    security::SecurityOption,
+use crate::{
+    containers::flags::{
+        NewFlags,
+        container::{ContainerFlags, label},
+        health::HealthFlags,
+        limits::LimitFlags,
+        security::SecurityOption,
+    },
+    output::report::Refusal,
 };
 
 /// The request that the flags of `create` and `run` make.
 pub(crate) fn request(flags: &NewFlags) -> anyhow::Result<RunRequest> {
     let NewFlags { image, command, container, process, health, limits, files, security, refused } = flags;
     refused.check()?;
+    if container.rm && container.restart != RestartPolicy::No {
+        let hint = "a container that is removed when it ends has nothing to be started again: leave one of them away";
+        return Err(Refusal::new("--rm and --restart cannot be given together", hint).into());
+    }
     let mut no_new_privileges = security.security_opt.iter().filter_map(|option| match option {
         SecurityOption::NoNewPrivileges(value) => Some(*value),
         _ => None,
