@@ -104,7 +104,10 @@ impl Engine {
     /// than was asked for, and whatever keeps its disk from being made.
     pub fn create_volume(&self, request: &CreateVolume) -> Result<VolumeRecord, Error> {
         mounts::check_driver(request.driver.as_deref().unwrap_or(DRIVER))?;
-        let size = request.options.iter().map(|option| mounts::size_option(option)).last().transpose()?;
+        let mut size = None;
+        for option in &request.options {
+            size = Some(mounts::size_option(option)?);
+        }
         let (name, anonymous) = match &request.name {
             Some(name) => (mounts::check_name(name)?, false),
             None => (names::new_id().map_err(|source| Error::Host("getting random numbers", source))?, true),
