@@ -93,7 +93,6 @@ fn settle(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str
         Some(Claim::Files) => {
             let holder = container.keeper.as_ref();
             holder.map_or(Ok(()), |holder| later_state(state.release(id, holder)))?;
-            remove_run_directory(home, id)?;
             Ok(repair(RepairKind::DeadCommand, "free again"))
         }
         Some(Claim::Start) => {
@@ -122,6 +121,9 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
         state.update_container(&container.id, |record| {
             // Unless another command was faster and the container is kept again.
             if record.keeper == container.keeper {
+                // Within the transaction: as soon as it is over, the next keeper may listen there. What cannot be removed
+                // is in the way of that one, which says so.
+                let _ = home::remove_directory(&home.run_container(&container.id));
                 record::write_ending(record, &ending);
             }
         })
@@ -141,10 +143,7 @@ fn bury(state: &State, home: &Home, container: &ContainerRecord, boot_id: &str) 
             remove(state, home, &container.id)?;
             Ok(Some("ended, and removed as was asked for"))
         }
-        Ok(_) => {
-            remove_run_directory(home, &container.id)?;
-            Ok(Some("ended"))
-        }
+        Ok(_) => Ok(Some("ended")),
         Err(StateError::NoSuchContainer { .. }) => Ok(None),
         // Lists and removals must work on a full disk: they are the way out of it.
         Err(error) => later(Err(error.into())),
@@ -156,11 +155,6 @@ fn remove(state: &State, home: &Home, id: &str) -> Result<(), Error> {
         Err(Error::State(StateError::NoSuchContainer { .. })) => Ok(()),
         removed => later(removed.map(|()| None)).map(drop),
     }
-}
-
-fn remove_run_directory(home: &Home, id: &str) -> Result<(), Error> {
-    let directory = home.run_container(id);
-    home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))
 }
 
 /// What a full disk does not take is left for a later command.

@@ -91,6 +91,7 @@ impl Images {
         }
         let image = self.resolve(source)?;
         self.state.name_image(&target.to_string(), &image.id)?;
+        self.tell("tag", &image.id, &target.to_string());
         Ok(target.to_string())
     }
 
@@ -142,7 +143,8 @@ impl Images {
             if reference.contains('@') {
                 self.state.remove_digest(reference)?;
             } else {
-                self.state.unname_image(reference)?;
+                let image = self.state.unname_image(reference)?;
+                self.tell("untag", &image.id, reference);
             }
             removed.untagged.push(reference.clone());
         }
@@ -152,6 +154,8 @@ impl Images {
     fn remove_record(&self, image: &ImageRecord, force: bool, removed: &mut Removed) -> Result<()> {
         match self.state.remove_image(&image.id) {
             Ok(image) => {
+                image.names.iter().for_each(|name| self.tell("untag", &image.id, name));
+                self.tell("delete", &image.id, &image.id);
                 removed.untagged = references(&image).cloned().collect();
                 removed.deleted = Some(image.id);
                 Ok(())

@@ -49,7 +49,9 @@ impl Images {
             let message = request.message.clone().unwrap_or_else(|| format!("Imported from {origin}"));
             let platform = request.platform.clone().unwrap_or_else(Platform::host);
             let config = configuration(&layer.diff_id, &settings, &platform, created, &message);
-            self.record(lease, name, &layer, &config, &platform, progress)
+            let imported = self.record(lease, name, &layer, &config, &platform, progress)?;
+            self.tell("import", &imported.id, imported.names.first().unwrap_or(&imported.id));
+            Ok(imported)
         })
     }
 

@@ -63,6 +63,7 @@ mod compression;
 mod convert;
 mod docker;
 mod error;
+mod events;
 mod filter;
 mod history;
 mod import;

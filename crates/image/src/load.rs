@@ -83,7 +83,12 @@ impl Images {
         let host = Platform::host();
         let origin = Origin::open(source, &self.store, progress)?;
         let plans = plan(&origin, platform.unwrap_or(&host))?;
-        plans.into_iter().map(|plan| self.load_image(lease, plan, progress)).collect()
+        let load = |plan| {
+            let loaded = self.load_image(lease, plan, progress)?;
+            self.tell("load", &loaded.id, loaded.names.first().unwrap_or(&loaded.id));
+            Ok(loaded)
+        };
+        plans.into_iter().map(load).collect()
     }
 
     pub(crate) fn load_image(&self, lease: &Lease, plan: ImagePlan, progress: &dyn Progress) -> Result<Loaded> {

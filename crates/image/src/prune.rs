@@ -54,6 +54,8 @@ impl Images {
             // It may have been named meanwhile.
             let removed = self.state.remove_unused_image(&image.id, |now| request.all || now.names.is_empty())?;
             if let Some(removed) = removed {
+                removed.names.iter().for_each(|name| self.tell("untag", &removed.id, name));
+                self.tell("delete", &removed.id, &removed.id);
                 pruned.untagged.extend(removed.names.into_iter().chain(removed.digests));
                 pruned.deleted.push(removed.id);
             }

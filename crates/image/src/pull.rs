@@ -67,6 +67,7 @@ impl Images {
         let before = tag.unwrap_or_else(|| reference.at(digest).to_string());
         let before = self.resolve(&before).ok().map(|image| image.id);
         let loaded = self.load_image(lease, plan, progress)?;
+        self.tell("pull", &name, &name);
         let is_new = before.is_none_or(|before| before != loaded.id);
         Ok(Pulled { name, digest: digest.to_string(), id: loaded.id, is_new })
     }

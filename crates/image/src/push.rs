@@ -58,7 +58,9 @@ impl Images {
         let image = image.ok_or_else(|| ImageError::NoSuchImage { name: familiar(&target.to_string()).to_owned() })?;
         let root = self.root_device(&image)?;
         let push = Push { images: self, client, target: &target, image: &image, lease: &root.lease, progress };
-        push.run()
+        let pushed = push.run()?;
+        self.tell("push", &target.to_string(), &target.to_string());
+        Ok(pushed)
     }
 }
 

@@ -62,12 +62,15 @@ impl Images {
             self.state.image(&image.id)?.ok_or_else(|| ImageError::NoSuchImage { name: label(image) })?;
         }
         let mut content = Content { images: self, blobs: BTreeMap::new(), index: Vec::new(), docker: Vec::new() };
+        let ids: Vec<String> = chosen.iter().map(|chosen| chosen.image.id.clone()).collect();
         for mut image in chosen {
             image.names.sort();
             image.names.dedup();
             content.add(&image)?;
         }
-        content.write(out)
+        content.write(out)?;
+        ids.iter().for_each(|id| self.tell("save", id, id));
+        Ok(())
     }
 }
 

@@ -277,3 +277,19 @@ fn the_history_of_an_image() {
     load(&home, "nothing:1", |c| c["history"] = Value::Null);
     assert_eq!(home.images.history(&home.images.resolve("nothing:1").unwrap()).unwrap().len(), 1);
 }
+
+#[test]
+fn what_happens_to_images_is_told() {
+    let home = Home::new();
+    let id = load(&home, "busybox:1", |_| {});
+    home.images.tag("busybox:1", "boat:2").unwrap();
+    home.images.save(&["boat:2".to_owned()], &mut std::io::sink()).unwrap();
+    home.images.remove("boat:2", false).unwrap();
+    home.images.remove("busybox:1", false).unwrap();
+    let events = home.images.state().events(&state::EventQuery::default()).unwrap();
+    let told: Vec<_> = events.iter().map(|event| format!("{} {}", event.action, event.attributes["name"])).collect();
+    let expected = ["load busybox:1", "tag boat:2", &format!("save {id}"), "untag boat:2", "untag busybox:1"];
+    assert_eq!(told[..5], expected);
+    assert_eq!(told[5..], [format!("delete {id}")]);
+    assert!(events.iter().all(|event| event.id == id && event.kind == state::EventKind::Image));
+}

@@ -144,6 +144,8 @@ fn end(home: &home::Home, id: &str, ending: &Ending, remove: bool) -> Result<(),
         let directory = home.container(id);
         home::remove_directory(&directory).map_err(|source| Error::home("remove", &directory, source))?;
     }
+    // While the container is still this keeper's: the next one listens in the same place.
+    let free = remove_run_directory(&home.run_container(id));
     let state = State::open(&home.database())?;
     state.update_container(id, |record| {
         let keeper = record.keeper.clone();
@@ -153,7 +155,7 @@ fn end(home: &home::Home, id: &str, ending: &Ending, remove: bool) -> Result<(),
             (record.keeper, record.claim) = (keeper, Some(Claim::Remove));
         }
     })?;
-    if remove { remove_with_volumes(&state, home, id) } else { remove_run_directory(&home.run_container(id)) }
+    if remove { remove_with_volumes(&state, home, id) } else { free }
 }
 
 /// Puts an ending into a record.
