@@ -76,6 +76,7 @@ impl Reader {
     /// # Errors
     ///
     /// If a file cannot be read.
+    #[expect(clippy::should_implement_trait, reason = "no iterator: there may be more after there was none")]
     pub fn next(&mut self) -> io::Result<Option<Record>> {
         loop {
             while let Some(line) = self.take_line() {

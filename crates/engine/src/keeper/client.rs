@@ -464,6 +464,7 @@ impl Attachment {
     /// # Errors
     ///
     /// [`Error::Refused`].
+    #[expect(clippy::should_implement_trait, reason = "no iterator: it fails, and has no end of its own")]
     pub fn next(&mut self) -> Result<Outcome, Error> {
         let outcome = loop {
             match self.receiver.receive() {

@@ -29,7 +29,8 @@ pub(super) fn give_back() {
     }
 }
 
-/// Private, unwritable mappings of files none of whose pages is the process's own.
+/// Private, unwritable mappings of files none of whose pages is the process's own copy. Dirty pages that are no copies
+/// are the file's: a program that was just written.
 fn clean_file_mappings(smaps: &str) -> Vec<Mapping> {
     let mut found = Vec::new();
     let mut candidate = None;
@@ -40,7 +41,7 @@ fn clean_file_mappings(smaps: &str) -> Vec<Mapping> {
             found.extend(candidate.take());
             let is_file = words.nth(3).is_some_and(|path| path.starts_with('/'));
             candidate = Some(range).filter(|_| is_file && matches!(second, "r-xp" | "r--p"));
-        } else if matches!(first, "Private_Dirty:" | "Anonymous:" | "Swap:") && second != "0" {
+        } else if matches!(first, "Anonymous:" | "Swap:") && second != "0" {
             candidate = None;
         }
     }
@@ -69,9 +70,10 @@ Anonymous: 0 kB
 Swap: 0 kB
 VmFlags: rd mr
 2000-3000 r-xp 00000000 fe:00 12 /bin/x
-Private_Dirty: 0 kB
+Private_Dirty: 8 kB
+Anonymous: 0 kB
 3000-4000 r--p 00000000 fe:00 12 /bin/x
-Private_Dirty: 4 kB
+Anonymous: 4 kB
 4000-5000 rw-p 00000000 fe:00 12 /bin/x
 Private_Dirty: 0 kB
 5000-6000 r-xp 00000000 00:00 0 [vdso]
