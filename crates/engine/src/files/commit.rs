@@ -56,6 +56,12 @@ impl Engine {
             });
             let is_empty = !items.iter().any(|item| item.what != What::Hidden);
             let committed = self.images().commit(&base, &request, (!is_empty).then_some(write), &Quiet)?;
+            let told = [
+                ("comment", request.message.clone()),
+                ("imageID", committed.id.clone()),
+                ("imageRef", committed.names.first().cloned().unwrap_or_default()),
+            ];
+            self.tell_of_files(record, "commit", &told);
             Ok(committed.id)
         })
     }

@@ -56,9 +56,13 @@ impl Engine {
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
         };
         match self.unpack_at_rest(&id, task.clone(), archive) {
-            Err(Error::State(StateError::ContainerRunning { .. })) => self.unpack_live(&id, task, archive),
-            result => result,
+            Err(Error::State(StateError::ContainerRunning { .. })) => self.unpack_live(&id, task, archive)?,
+            result => result?,
         }
+        if let Ok(record) = self.container(&id) {
+            self.tell_of_files(&record, "copy", &[("path", path.to_owned())]);
+        }
+        Ok(())
     }
 
     /// By a machine for that alone, of a container that does not live. Nothing of the archive is read where it does.

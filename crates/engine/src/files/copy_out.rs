@@ -38,7 +38,7 @@ impl Engine {
     ///
     /// As for [`Engine::stat_path`], and what `out` says.
     pub fn copy_out(&self, name: &str, path: &str, follow: bool, out: &mut dyn Write) -> Result<PathStat, Error> {
-        self.with_view(name, |view, _| {
+        self.with_view(name, |view, record| {
             let asked = Asked::new(path);
             let found = find(view, asked, follow)?;
             let stat = stat(view, asked, &found)?;
@@ -47,6 +47,7 @@ impl Engine {
             archive.node(&name, &found.path, &found.node)?;
             below(view, &found.path, &found.node, |name, path, node| archive.node(name, path, node), &name)?;
             archive.finish()?.flush().map_err(FilesError::Write)?;
+            self.tell_of_files(record, "copy", &[("path", path.to_owned())]);
             Ok(stat)
         })
     }

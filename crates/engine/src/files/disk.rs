@@ -73,6 +73,11 @@ impl Engine {
         seen
     }
 
+    /// Tells of what was done with a container's files. It is done, whether that can be written or not.
+    pub(crate) fn tell_of_files(&self, record: &ContainerRecord, action: &str, attributes: &[(&str, String)]) {
+        let _ = self.state().container_event(record, action, attributes);
+    }
+
     fn look<T>(
         &self,
         container: &AtRest<'_>,

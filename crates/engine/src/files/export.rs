@@ -17,11 +17,12 @@ impl Engine {
     ///
     /// As for [`Engine::diff`], and what `out` says.
     pub fn export(&self, name: &str, out: &mut dyn Write) -> Result<(), Error> {
-        self.with_view(name, |view, _| {
+        self.with_view(name, |view, record| {
             let mut archive = Archive::new(view, BufWriter::with_capacity(BUFFER, out));
             let root = view.root()?;
             below(view, b"", &root, |name, path, node| archive.node(name, path, node), b"")?;
             archive.finish()?.flush().map_err(FilesError::Write)?;
+            self.tell_of_files(record, "export", &[]);
             Ok(())
         })
     }
