@@ -15,14 +15,14 @@
 use std::{
     ffi::OsStr,
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chownat, fchmod, linkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, Timespec, Timestamps, Uid, chmodat, chownat, linkat,
         mkdirat, mknodat, openat, openat2, symlinkat, unlinkat, utimensat,
     },
     io::Errno,
@@ -218,15 +218,12 @@ fn set(parent: &OwnedFd, name: &OsStr, attributes: Attributes, is_link: bool) ->
     utimensat(parent, name, &Timestamps { last_access: time, last_modification: time }, AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// There is no `chmod` that follows no link on older kernels: through a descriptor none is followed.
+/// There is no `chmod` that follows no link on older kernels. A descriptor that only names the file follows none, and
+/// opens no device.
 fn set_mode(parent: BorrowedFd<'_>, name: &OsStr, mode: u32) -> Result<(), Errno> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::RDONLY;
-    match openat(parent, name, flags, Mode::empty()) {
-        Ok(file) => fchmod(file, Mode::from_raw_mode(mode)),
-        // A device that nobody has.
-        Err(Errno::NXIO | Errno::NODEV) => Ok(()),
-        Err(error) => Err(error),
-    }
+    let file = openat(parent, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
 }
 
 #[cfg(test)]
