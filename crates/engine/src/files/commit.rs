@@ -144,5 +144,14 @@ fn container_config(image: Value, record: &ContainerRecord) -> Value {
             config.insert(key.to_owned(), json!(text));
         }
     }
+    if !resolved.labels.is_empty() {
+        config.insert("Labels".to_owned(), json!(resolved.labels));
+    }
+    if let Some(signal) = request.stop_signal.filter(|signal| !signal.is_empty()) {
+        config.insert("StopSignal".to_owned(), json!(signal));
+    }
+    if let Some(health) = resolved.health {
+        config.insert("Healthcheck".to_owned(), json!(health));
+    }
     Value::Object(config)
 }
