@@ -55,7 +55,7 @@ impl LogStream<'_> {
     /// Whether nothing more will be written. A container that was removed has ended, too.
     fn has_ended(engine: &Engine, id: &str, looks: &mut u32) -> bool {
         *looks += 1;
-        if *looks % BELIEVED == 0 && engine.look_after(id).is_err() {
+        if looks.is_multiple_of(BELIEVED) && engine.look_after(id).is_err() {
             return true;
         }
         engine.container(id).map_or(true, |record| record.keeper.is_none())

@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
     /// [`Error::Refused`].
     pub fn wait(mut self, mut started: impl FnMut()) -> Result<Option<Ending>, Error> {
         loop {
-            match self.next()? {
+            match self.next_event()? {
                 RunEvent::Ended(ending) => return Ok(Some(ending)),
                 RunEvent::Detached => return Ok(None),
                 RunEvent::Started => started(),
@@ -146,7 +146,7 @@ impl<'a> Run<'a> {
     /// # Errors
     ///
     /// [`Error::Refused`].
-    pub fn next(&mut self) -> Result<RunEvent, Error> {
+    pub fn next_event(&mut self) -> Result<RunEvent, Error> {
         Ok(match self.attachment.next()? {
             Outcome::Ended(ending) => RunEvent::Ended(ending),
             Outcome::Lost => RunEvent::Ended(self.engine.ending_of_lost(&self.id)),
@@ -163,7 +163,7 @@ impl<'a> Run<'a> {
     /// [`Error::Refused`].
     pub fn detach(mut self) -> Result<Option<Ending>, Error> {
         loop {
-            match self.next()? {
+            match self.next_event()? {
                 RunEvent::Ended(ending) => return Ok(Some(ending)),
                 RunEvent::Started | RunEvent::Detached => return Ok(None),
                 RunEvent::Restarting(_) => {}

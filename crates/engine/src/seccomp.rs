@@ -195,7 +195,7 @@ fn applies(rule: &Rule, capabilities: u64) -> Result<bool, SeccompError> {
             }
         }
         if arches.as_ref().is_some_and(|arches| !arches.is_empty() && !arches.iter().any(is_here))
-            || min_kernel.as_ref().map(version).transpose()?.is_some_and(|least| KERNEL < least)
+            || min_kernel.as_deref().map(version).transpose()?.is_some_and(|least| KERNEL < least)
         {
             return Ok(false);
         }
@@ -207,7 +207,7 @@ fn applies(rule: &Rule, capabilities: u64) -> Result<bool, SeccompError> {
             }
         }
         if arches.iter().flatten().any(is_here)
-            || min_kernel.as_ref().map(version).transpose()?.is_some_and(|least| KERNEL >= least)
+            || min_kernel.as_deref().map(version).transpose()?.is_some_and(|least| KERNEL >= least)
         {
             return Ok(false);
         }
@@ -215,12 +215,12 @@ fn applies(rule: &Rule, capabilities: u64) -> Result<bool, SeccompError> {
     Ok(true)
 }
 
-fn version(text: &String) -> Result<(u32, u32), SeccompError> {
+fn version(text: &str) -> Result<(u32, u32), SeccompError> {
     let parts = || {
         let (major, rest) = text.split_once('.')?;
         Some((major.parse().ok()?, rest.split('.').next()?.parse().ok()?))
     };
-    parts().ok_or_else(|| SeccompError::Kernel(text.clone()))
+    parts().ok_or_else(|| SeccompError::Kernel(text.to_owned()))
 }
 
 const RET_KILL_PROCESS: u32 = 0x8000_0000;

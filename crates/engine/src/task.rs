@@ -54,7 +54,7 @@ impl Engine {
     pub fn run_task(
         &self,
         id: &str,
-        task: Task,
+        task: &Task,
         feed: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
     ) -> Result<TaskEnd, Error> {
         let claimed = self.claim(id, Claim::Files)?;
@@ -101,7 +101,7 @@ struct Guest {
 
 impl Guest {
     /// Up to the task's running. Problems are texts: who asked for it knows what it was for.
-    fn begin(&mut self, config: ContainerConfig, task: Task) -> Result<(UnixStream, UnixStream), String> {
+    fn begin(&mut self, config: ContainerConfig, task: &Task) -> Result<(UnixStream, UnixStream), String> {
         let mut config = Some(config);
         loop {
             for event in self.next()? {
