@@ -68,7 +68,7 @@ impl Engine {
     /// By a machine for that alone, of a container that does not live. Nothing of the archive is read where it does.
     fn unpack_at_rest(&self, id: &str, task: Task, archive: &mut dyn Read) -> Result<(), Error> {
         let mut fed = Ok(());
-        let ended = self.run_task(id, task, &mut |stdin| {
+        let ended = self.run_task(id, &task, &mut |stdin| {
             fed = members::hand_on(archive, stdin);
             Ok(())
         })?;
