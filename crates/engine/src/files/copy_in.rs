@@ -55,7 +55,7 @@ impl Engine {
             directory: format!("/{}", path.trim_start_matches('/')),
             no_overwrite_dir_non_dir: options.no_overwrite_dir_non_dir,
         };
-        match self.unpack_at_rest(&id, task.clone(), archive) {
+        match self.unpack_at_rest(&id, &task, archive) {
             Err(Error::State(StateError::ContainerRunning { .. })) => self.unpack_live(&id, task, archive)?,
             result => result?,
         }
@@ -66,9 +66,9 @@ impl Engine {
     }
 
     /// By a machine for that alone, of a container that does not live. Nothing of the archive is read where it does.
-    fn unpack_at_rest(&self, id: &str, task: Task, archive: &mut dyn Read) -> Result<(), Error> {
+    fn unpack_at_rest(&self, id: &str, task: &Task, archive: &mut dyn Read) -> Result<(), Error> {
         let mut fed = Ok(());
-        let ended = self.run_task(id, &task, &mut |stdin| {
+        let ended = self.run_task(id, task, &mut |stdin| {
             fed = members::hand_on(archive, stdin);
             Ok(())
         })?;
