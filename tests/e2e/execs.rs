@@ -1,6 +1,6 @@
 //! More processes in a container that runs.
 
-use e2e::coracle::{Coracle, finish};
+use e2e::coracle::{Coracle, finish, scaled};
 use e2e::fixtures;
 
 fn sleeper(flags: &[&str]) -> Coracle {
@@ -78,7 +78,7 @@ fn keeper_stays_small_over_many_execs() {
     let coracle = sleeper(&[]);
     let keeper = coracle.record("it")["Coracle"]["Keeper"]["Pid"].as_i64().expect("a pid");
     let descriptors = || std::fs::read_dir(format!("/proc/{keeper}/fd")).expect("descriptors").count();
-    let round = || (0..50).for_each(|_| drop(coracle.coracle(["exec", "it", "true"]).expect(0)));
+    let round = || (0..scaled(100, 15)).for_each(|_| drop(coracle.coracle(["exec", "it", "true"]).expect(0)));
     round();
     let before = (private(keeper), descriptors());
     round();

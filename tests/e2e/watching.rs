@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 
-use e2e::coracle::Coracle;
+use e2e::coracle::{Coracle, scaled};
 use e2e::fixtures;
 use serde_json::Value;
 
@@ -56,8 +56,12 @@ fn logs_follow_to_the_end() {
 fn logs_stay_within_their_bound_and_nobody_waits_for_a_reader() {
     let coracle = loaded();
     let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=2"];
-    let script = "i=0; while [ $i -lt 20 ]; do head -c 1000000 /dev/zero | tr '\\0' x | fold -w 100; i=$((i+1)); done; echo; echo the end";
-    let _ = coracle.says([&["run", "-d", "--name", "it"], &options[..], &["busybox", "sh", "-c", script]].concat());
+    let rounds = scaled(20, 4);
+    let script = format!(
+        "i=0; while [ $i -lt {rounds} ]; do head -c 1000000 /dev/zero | tr '\\0' x | fold -w 100; i=$((i+1)); done; \
+         echo; echo the end"
+    );
+    let _ = coracle.says([&["run", "-d", "--name", "it"], &options[..], &["busybox", "sh", "-c", &script]].concat());
     // It follows and never reads.
     let mut idle = coracle.command(["logs", "-f", "it"]).spawn().expect("coracle");
     assert_eq!(coracle.says(["wait", "it"]), "0");

@@ -239,6 +239,12 @@ impl Coracle {
     }
 }
 
+/// `count`, or `in_the_lab` where everything is computed some fifty times as slowly.
+#[must_use]
+pub fn scaled(count: usize, in_the_lab: usize) -> usize {
+    if std::env::var("CORACLE_TEST_ACCEL").is_ok_and(|accelerator| accelerator == "kvm") { in_the_lab } else { count }
+}
+
 /// Keeps this thread, and with it the machines that its commands start, on one processor of the lab. Its emulator runs
 /// each processor in a thread of its own, and a guest that patches its own code while it moves between two of them
 /// sees, about once in fifty boots, code that was never there.

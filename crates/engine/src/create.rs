@@ -202,15 +202,27 @@ fn warnings(request: &RunRequest) -> Vec<String> {
 
 /// What this host has.
 pub(crate) fn host() -> Result<Host, Error> {
-    let cpus = thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    // Those of the host: that this command is kept to some of them says nothing of the machine.
+    let online = fs::read_to_string("/sys/devices/system/cpu/online").ok();
+    let cpus = online.as_deref().and_then(cpu_count);
+    let cpus = cpus.or_else(|| u32::try_from(thread::available_parallelism().ok()?.get()).ok()).unwrap_or(1);
     let meminfo = fs::read_to_string("/proc/meminfo").map_err(|source| Error::Host("reading /proc/meminfo", source))?;
     Ok(Host {
-        cpus: u32::try_from(cpus).unwrap_or(u32::MAX),
+        cpus,
         memory: meminfo_bytes(&meminfo, "MemTotal").unwrap_or(u64::MAX),
         wall_clock: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
         // A host without resolvers has none to give.
         resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         upstream_resolv_conf: fs::read_to_string("/run/systemd/resolve/resolv.conf").ok(),
+    })
+}
+
+/// How many a list such as `0-3,8` names (the format of cpuset(7)).
+fn cpu_count(list: &str) -> Option<u32> {
+    list.trim().split(',').try_fold(0_u32, |sum, range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.parse().ok()?, last.parse().ok()?);
+        sum.checked_add(last.checked_sub(first)?.checked_add(1)?)
     })
 }
 
@@ -223,6 +235,15 @@ pub(crate) fn meminfo_bytes(meminfo: &str, row: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cpus() {
+        assert_eq!(cpu_count("0-3,8\n"), Some(5));
+        assert_eq!(cpu_count("0\n"), Some(1));
+        for text in ["", "x", "3-1", "0-", "0-4294967295"] {
+            assert_eq!(cpu_count(text), None, "{text}");
+        }
+    }
 
     #[test]
     fn meminfo() {
