@@ -13,7 +13,7 @@
 //! This works on memory that is this process's alone. Where an emulator has the memory it has the balloon too.
 
 use virtio_queue::{Queue, QueueT};
-use vm_memory::{GuestMemoryMmap, Permissions};
+use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion, Permissions};
 
 use crate::buffers::Buffers;
 use crate::chain::{self, Chain, Popped, QueueError};
@@ -120,9 +120,14 @@ impl Engine {
             return;
         }
         if let Some(reported) = Buffers::new(memory, self.chain.writable(), Permissions::Write) {
-            reported.release();
+            reported.release(is_shared(memory));
         }
     }
+}
+
+/// Whether the guest's memory is a file.
+fn is_shared(memory: &GuestMemoryMmap) -> bool {
+    memory.iter().any(|region| region.file_offset().is_some())
 }
 
 impl RequestEngine for Engine {

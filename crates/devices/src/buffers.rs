@@ -179,8 +179,9 @@ impl<'m> Buffers<'m> {
 
     /// Gives the whole pages back to the host: they read as zeros then. What the host does not take stays as it is.
     ///
-    /// Only for memory that is mapped privately.
-    pub(crate) fn release(&self) {
+    /// Memory that is `shared` is a file, whose pages go for everyone who maps it.
+    pub(crate) fn release(&self, shared: bool) {
+        let advice = if shared { libc::MADV_REMOVE } else { libc::MADV_DONTNEED };
         for slice in &self.slices {
             let start = slice.ptr_guard_mut().as_ptr();
             let skipped = start.addr().next_multiple_of(PAGE) - start.addr();
@@ -188,7 +189,7 @@ impl<'m> Buffers<'m> {
             if length > 0 {
                 // SAFETY: the range lies in a slice of mapped guest memory, as in `read_at`. Its bytes change under
                 // whoever looks at them, which guest memory may do at any time; the mapping stays.
-                unsafe { libc::madvise(start.add(skipped).cast(), length, libc::MADV_DONTNEED) };
+                unsafe { libc::madvise(start.add(skipped).cast(), length, advice) };
             }
         }
     }

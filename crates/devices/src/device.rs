@@ -44,6 +44,8 @@ pub enum DeviceKind {
     Balloon = 5,
     /// Socket device.
     Vsock = 19,
+    /// File system device.
+    Fs = 26,
 }
 
 /// A virtio device.

@@ -11,6 +11,7 @@ use thiserror::Error;
 use crate::balloon::Balloon;
 use crate::block::{Backing, BackingError, Block, ReadOnlyExtent};
 use crate::device::VirtioDevice;
+use crate::fs::Fs;
 use crate::rng::Rng;
 use crate::vsock::Vsock;
 
@@ -55,10 +56,16 @@ pub enum SpecError {
     /// The vsock device could not be made.
     #[error("vsock device")]
     Vsock(#[source] io::Error),
+    /// Shared files without a daemon.
+    #[error("shared files have no channel to the daemon that has them")]
+    NoDaemon,
+    /// The file system device could not be made.
+    #[error("shared files")]
+    Fs(#[source] io::Error),
 }
 
-/// Makes the virtio devices of a machine: its disks in slot order, vsock, entropy, balloon. `files` are those that were sent
-/// along, by [`FileIndex`].
+/// Makes the virtio devices of a machine: its disks in slot order, vsock, shared files if there are any, entropy, balloon.
+/// `files` are those that were sent along, by [`FileIndex`].
 ///
 /// # Errors
 ///
@@ -66,9 +73,10 @@ pub enum SpecError {
 pub fn from_spec(
     disks: &[Disk<FileIndex>],
     vsock: &machine::Vsock<FileIndex>,
+    shared_files: Option<&machine::SharedFiles<FileIndex>>,
     files: &[Arc<File>],
 ) -> Result<Vec<Box<dyn VirtioDevice>>, SpecError> {
-    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::with_capacity(disks.len() + 3);
+    let mut devices: Vec<Box<dyn VirtioDevice>> = Vec::with_capacity(disks.len() + 4);
     for (position, disk) in disks.iter().enumerate() {
         let id = &disk.id.0;
         let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
@@ -81,6 +89,9 @@ pub fn from_spec(
         devices.push(Box::new(Block::new(backing(disk, files)?, id, disk.rates)));
     }
     devices.push(Box::new(make_vsock(vsock, files)?));
+    if let Some(shared) = shared_files {
+        devices.push(Box::new(make_fs(shared, files)?));
+    }
     devices.push(Box::new(Rng::new()));
     devices.push(Box::new(Balloon::new()));
     Ok(devices)
@@ -108,6 +119,12 @@ fn make_vsock(vsock: &machine::Vsock<FileIndex>, files: &[Arc<File>]) -> Result<
     let channel = find(files, vsock.channel.ok_or(SpecError::NoChannel)?, || "vsock channel".into())?;
     let channel = OwnedFd::from(channel.try_clone().map_err(SpecError::Vsock)?);
     Vsock::new(vsock.guest_cid, channel).map_err(SpecError::Vsock)
+}
+
+fn make_fs(shared: &machine::SharedFiles<FileIndex>, files: &[Arc<File>]) -> Result<Fs, SpecError> {
+    let channel = find(files, shared.channel.ok_or(SpecError::NoDaemon)?, || "channel of the shared files".into())?;
+    let channel = OwnedFd::from(channel.try_clone().map_err(SpecError::Fs)?);
+    Fs::new(&shared.tag, channel.into()).map_err(SpecError::Fs)
 }
 
 fn find(files: &[Arc<File>], index: FileIndex, what: impl FnOnce() -> String) -> Result<Arc<File>, SpecError> {

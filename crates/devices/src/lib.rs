@@ -19,6 +19,7 @@
 //! - [`mmio`], [`vhost_user`]: the two transports.
 //! - [`block`], [`vsock`], [`rng`], [`balloon`]: the virtio devices. Each is a device (features, configuration, life cycle) around
 //!   an `Engine` (what it does with its queues), and the engine has no thread: a worker lends it one.
+//! - [`fs`]: the one virtio device whose queues are not served here, but by a daemon that has the host's files.
 //! - [`chain`]: descriptor chains, checked. `buffers`: vectored system calls on guest memory, the one place where
 //!   addresses go to the kernel. `worker`: the thread.
 //! - `rate`: how fast a device may be used, as token buckets over a clock.
@@ -57,6 +58,7 @@
 //! | a stream that is not read, on either side | credit one way, the socket's buffer the other; other streams go on | `vsock::tests::flow` |
 //! | forged vsock addresses | only the guest's own context identifier to the host's; ports are per machine, no host vsock exists | `vsock::tests::hostile` |
 //! | reports of memory that is in use, or not there | a guest can only lose what is its own; whole pages in guest memory are taken | `balloon::tests` |
+//! | requests for files, hostile ones | the daemon's to judge, in a process and a jail of its own; a daemon that does not answer, or offers less than is needed, leaves the device idle | `fs::tests` |
 //! | endless console output | [`serial::LIMIT`] | `serial` |
 //! | a forged kernel log | copied, then judged; never longer than its region | `kernel_log` |
 //! | a vhost-user peer with wrong rings or short memory files | rings are translated and validated like registers; files are measured before they are mapped | `vhost_user::tests` |
@@ -70,6 +72,7 @@ mod buffers;
 pub mod chain;
 pub mod device;
 mod from_spec;
+pub mod fs;
 pub mod kernel_log;
 pub mod mmio;
 mod rate;

@@ -391,6 +391,7 @@ fn machine_spec(request: &RunRequest, resolved: &Resolved, files: Files) -> Resu
         cmdline: cmdline(),
         disks,
         vsock: machine::Vsock { guest_cid: machine::vsock::GUEST_CID, channel: None },
+        shared_files: None,
         kernel_log: KernelLogRegion::STANDARD,
         console: None,
     })

@@ -40,5 +40,6 @@ pub mod vsock;
 pub use message::{CodecError, End, EndReason, FILES_PER_MESSAGE, FromMachine, MAX_MESSAGE, ToMachine, decode, encode};
 pub use probe::{ProbeReason, ProbeReport};
 pub use spec::{
-    BlockBacking, Disk, DiskId, DiskRates, Extent, FileIndex, KernelLogRegion, MachineSpec, Rate, SECTOR_SIZE, Vsock,
+    BlockBacking, Disk, DiskId, DiskRates, Extent, FileIndex, KernelLogRegion, MachineSpec, Rate, SECTOR_SIZE,
+    SharedFiles, Vsock,
 };

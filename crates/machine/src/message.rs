@@ -126,7 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::spec::{BlockBacking, Disk, DiskId, DiskRates, Extent, KernelLogRegion, Rate, Vsock};
+    use crate::spec::{BlockBacking, Disk, DiskId, DiskRates, Extent, KernelLogRegion, Rate, SharedFiles, Vsock};
 
     fn backing() -> impl Strategy<Value = BlockBacking<FileIndex>> {
         let extent = (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(file, offset, length)| Extent {
@@ -152,19 +152,24 @@ mod tests {
             rates,
         });
         let vsock = (any::<u32>(), any::<Option<u32>>()).prop_map(|(guest_cid, channel)| Vsock { guest_cid, channel });
+        let shared_files =
+            prop::option::of((".{0,36}", any::<Option<u32>>()).prop_map(|(tag, channel)| SharedFiles { tag, channel }));
         let numbers = (any::<u8>(), any::<u32>(), any::<u32>(), any::<u32>(), any::<Option<u32>>());
         let log = (any::<u64>(), any::<u32>()).prop_map(|(address, length)| KernelLogRegion { address, length });
-        (numbers, ".{0,200}", prop::collection::vec(disk, 0..5), vsock, log).prop_map(
-            |((vcpus, memory_mib, kernel, initrd, console), cmdline, disks, vsock, kernel_log)| MachineSpec {
-                vcpus,
-                memory_mib,
-                kernel,
-                initrd,
-                cmdline,
-                disks,
-                vsock,
-                kernel_log,
-                console,
+        (numbers, ".{0,200}", prop::collection::vec(disk, 0..5), vsock, shared_files, log).prop_map(
+            |((vcpus, memory_mib, kernel, initrd, console), cmdline, disks, vsock, shared_files, kernel_log)| {
+                MachineSpec {
+                    vcpus,
+                    memory_mib,
+                    kernel,
+                    initrd,
+                    cmdline,
+                    disks,
+                    vsock,
+                    shared_files,
+                    kernel_log,
+                    console,
+                }
             },
         )
     }

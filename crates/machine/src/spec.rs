@@ -27,6 +27,8 @@ pub struct MachineSpec<F> {
     pub disks: Vec<Disk<F>>,
     /// The vsock device.
     pub vsock: Vsock<F>,
+    /// The virtio-fs device, where the machine sees files of the host.
+    pub shared_files: Option<SharedFiles<F>>,
     /// Where the guest kernel keeps its log in its memory.
     pub kernel_log: KernelLogRegion,
     /// Takes the bytes of the serial console, if one is wanted. Costs an exit per byte: for debugging.
@@ -110,6 +112,17 @@ pub struct Vsock<F> {
     pub channel: Option<F>,
 }
 
+/// The virtio-fs device of a machine. Its queues are served by a daemon outside of it, which maps the guest's memory: the
+/// memory of such a machine is a file that can be shared.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SharedFiles<F> {
+    /// What the guest mounts the file system by: 1 to 36 bytes (virtio 1.2, 5.11.4).
+    pub tag: String,
+    /// A stream socket that is connected to the daemon (vhost-user). Planning leaves it open (`None`); the monitor
+    /// starts the daemon.
+    pub channel: Option<F>,
+}
+
 /// A range of guest physical memory that the kernel does not use otherwise and to which `ramoops` logs.
 ///
 /// Its first zone (console) starts at `address`: magic `DBGC`, `start: u32`, `size: u32`, then a ring of
@@ -129,7 +142,7 @@ impl KernelLogRegion {
 
 impl<F> MachineSpec<F> {
     /// Renames every file with `rename`, in a fixed order: kernel, initrd, disks in slot order with their
-    /// extents in device order, the vsock channel, the console.
+    /// extents in device order, the vsock channel, the channel of the shared files, the console.
     ///
     /// # Errors
     ///
@@ -143,6 +156,12 @@ impl<F> MachineSpec<F> {
             cmdline: self.cmdline,
             disks: self.disks.into_iter().map(|disk| disk.try_map_files(&mut rename)).collect::<Result<_, E>>()?,
             vsock: Vsock { guest_cid: self.vsock.guest_cid, channel: self.vsock.channel.map(&mut rename).transpose()? },
+            shared_files: match self.shared_files {
+                Some(SharedFiles { tag, channel }) => {
+                    Some(SharedFiles { tag, channel: channel.map(&mut rename).transpose()? })
+                }
+                None => None,
+            },
             kernel_log: self.kernel_log,
             console: self.console.map(&mut rename).transpose()?,
         })
@@ -190,6 +209,7 @@ mod tests {
                 Disk::new("volume0", BlockBacking::Shared { file: "volume" }),
             ],
             vsock: Vsock { guest_cid: 3, channel: Some("channel") },
+            shared_files: Some(SharedFiles { tag: "files".to_owned(), channel: Some("daemon") }),
             kernel_log: KernelLogRegion::STANDARD,
             console: Some("console"),
         };
@@ -198,9 +218,12 @@ mod tests {
             seen.push(name);
             Ok::<_, ()>(u32::try_from(seen.len()).unwrap() - 1)
         });
-        assert_eq!(seen, ["kernel", "initrd", "metadata", "layer", "scratch", "volume", "channel", "console"]);
+        assert_eq!(
+            seen,
+            ["kernel", "initrd", "metadata", "layer", "scratch", "volume", "channel", "daemon", "console"]
+        );
         let renamed = renamed.unwrap();
-        assert_eq!((renamed.kernel, renamed.vsock.channel, renamed.console), (0, Some(6), Some(7)));
+        assert_eq!((renamed.kernel, renamed.vsock.channel, renamed.console), (0, Some(6), Some(8)));
         assert_eq!(renamed.disks[1].backing, BlockBacking::Writable { file: 4 });
     }
 
@@ -214,6 +237,7 @@ mod tests {
             cmdline: String::new(),
             disks: Vec::new(),
             vsock: Vsock { guest_cid: 3, channel: None },
+            shared_files: None,
             kernel_log: KernelLogRegion::STANDARD,
             console: Some(3),
         };

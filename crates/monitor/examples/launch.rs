@@ -61,6 +61,7 @@ fn bare(kernel: PathBuf, initrd: PathBuf) -> MachineSpec<PathBuf> {
         cmdline: CMDLINE.into(),
         disks: Vec::new(),
         vsock: Vsock { guest_cid: machine::vsock::GUEST_CID, channel: None },
+        shared_files: None,
         kernel_log: KernelLogRegion::STANDARD,
         console: None,
     }

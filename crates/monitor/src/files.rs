@@ -33,6 +33,7 @@ pub(crate) fn open(spec: MachineSpec<PathBuf>, channel: OwnedFd) -> Result<Machi
         cmdline: spec.cmdline,
         disks: spec.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
         vsock: Vsock { guest_cid: spec.vsock.guest_cid, channel: Some(channel) },
+        shared_files: None,
         kernel_log: spec.kernel_log,
         console: spec.console.as_deref().map(console).transpose()?,
     })
@@ -138,6 +139,7 @@ mod tests {
                 Disk::new("scratch", BlockBacking::Writable { file: dir.join("scratch") }),
             ],
             vsock: Vsock { guest_cid: 3, channel: None },
+            shared_files: None,
             kernel_log: KernelLogRegion::STANDARD,
             console: Some(dir.join("console")),
         }

@@ -136,6 +136,7 @@ mod tests {
             cmdline: "quiet panic=-1".into(),
             disks: Vec::new(),
             vsock: Vsock { guest_cid: 3, channel: Some(()) },
+            shared_files: None,
             kernel_log: KernelLogRegion::STANDARD,
             console: None,
         }

@@ -24,10 +24,10 @@ const RESET_METHOD: &str = "reboot=k";
 /// What makes the kernel use the serial line, of which it has none otherwise.
 const CONSOLE: &str = "8250.nr_uarts=1 console=ttyS0";
 
-/// Devices that every machine has beside its disks: vsock, the entropy source and the balloon.
+/// Devices that every machine has beside its disks and shared files: vsock, the entropy source and the balloon.
 const FIXED_DEVICES: usize = 3;
 
-/// Most disks that a machine can have.
+/// Most disks that a machine can have; one less with shared files.
 pub const MAX_DISKS: usize = LINES.len() - FIXED_DEVICES;
 
 /// A machine in numbers.
@@ -35,7 +35,7 @@ pub const MAX_DISKS: usize = LINES.len() - FIXED_DEVICES;
 pub struct MachineLayout {
     /// Guest physical memory.
     pub memory: Layout,
-    /// A place for each device: disks in slot order, vsock, entropy source, balloon.
+    /// A place for each device: disks in slot order, vsock, shared files, entropy source, balloon.
     pub slots: Vec<Slot>,
     /// The whole kernel command line.
     pub command_line: CommandLine,
@@ -57,7 +57,7 @@ pub struct Slot {
 /// [`PlanError`] if something does not fit.
 pub fn plan<F>(spec: &MachineSpec<F>) -> Result<MachineLayout, PlanError> {
     let memory = memory(spec.memory_mib, spec.kernel_log)?;
-    let slots = slots(spec.disks.len())?;
+    let slots = slots(spec.disks.len() + usize::from(spec.shared_files.is_some()))?;
     let mut command_line = CommandLine::default();
     command_line.push(&spec.cmdline)?;
     command_line.push(RESET_METHOD)?;
@@ -75,12 +75,13 @@ fn memory(mib: u32, log: KernelLogRegion) -> Result<Layout, PlanError> {
     Ok(Layout::new(u64::from(mib) << 20, log.address..end)?)
 }
 
-fn slots(disks: usize) -> Result<Vec<Slot>, PlanError> {
-    if disks > MAX_DISKS {
-        return Err(PlanError::TooManyDisks(disks));
+/// Places for `chosen` devices, disks and shared files, and those that every machine has.
+fn slots(chosen: usize) -> Result<Vec<Slot>, PlanError> {
+    if chosen > MAX_DISKS {
+        return Err(PlanError::TooManyDisks(chosen));
     }
     let slots = (0u64..).zip(LINES).map(|(index, line)| Slot { address: DEVICES + index * REGION_SIZE, line });
-    Ok(slots.take(disks + FIXED_DEVICES).collect())
+    Ok(slots.take(chosen + FIXED_DEVICES).collect())
 }
 
 /// Why a machine cannot be laid out.
@@ -93,7 +94,7 @@ pub enum PlanError {
     #[error(transparent)]
     CommandLine(#[from] CommandLineError),
     /// There are no more interrupt lines.
-    #[error("{0} disks are over the limit of {MAX_DISKS}")]
+    #[error("{0} disks, shared files counted as one, are over the limit of {MAX_DISKS}")]
     TooManyDisks(usize),
 }
 

@@ -32,7 +32,7 @@
 //!   no ACPI: kvm-clock tells the TSC frequency and the TSC deadline timer of the local APIC ticks, so a
 //!   kernel calibrates nothing.
 //! - **Memory** is private and anonymous, so that transparent huge pages back it; a memfd has none on stock
-//!   hosts. Machines whose devices run elsewhere are emulated ones, and there QEMU has the memory.
+//!   hosts. It is a memfd where a process outside works on it: the daemon that has a machine's shared files.
 //! - **vCPU threads only run the guest and write registers.** Devices work in threads of their own that sleep
 //!   on eventfds, which KVM signals on a guest's notification without leaving the kernel.
 //! - **Stopping** a vCPU sets `immediate_exit` through a second mapping of its `kvm_run` page and signals its

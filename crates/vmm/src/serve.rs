@@ -70,8 +70,9 @@ fn set_up(channel: &Channel, memory: &MemoryCell) -> Result<Serving, ServeError>
     let request = request::receive(channel)?;
     let Order::Serve(spec, sockets) = request.order else { return Err(WireError::OutOfOrder("Launch").into()) };
     spec_check::check(&spec, &request.files)?;
-    // The emulator has an entropy source and a balloon of its own: they stay out, at the end of the list.
-    let mut devices = devices::from_spec(&spec.disks, &spec.vsock, &request.files)?;
+    // The emulator has an entropy source and a balloon of its own: they stay out, at the end of the list. It speaks with
+    // the daemon that has the shared files itself.
+    let mut devices = devices::from_spec(&spec.disks, &spec.vsock, None, &request.files)?;
     devices.truncate(spec.disks.len() + 1);
     if sockets.len() != devices.len() {
         return Err(ServeError::Sockets { devices: devices.len(), sockets: sockets.len() });

@@ -117,6 +117,7 @@ pub(crate) mod tests {
             cmdline: String::new(),
             disks: vec![read_only("root", &[2, 3]), writable("scratch", 4)],
             vsock: Vsock { guest_cid: 3, channel: Some(5) },
+            shared_files: None,
             kernel_log: KernelLogRegion::STANDARD,
             console: None,
         }

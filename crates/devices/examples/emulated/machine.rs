@@ -49,7 +49,7 @@ impl Machine {
         let scratch_file = File::options().read(true).write(true).open(&scratch).expect("scratch");
         let files = [Arc::new(root), Arc::new(scratch_file), Arc::new(File::from(theirs))];
         let vsock = Vsock { guest_cid: 3, channel: Some(2) };
-        let devices = devices::from_spec(&disks, &vsock, &files).expect("devices");
+        let devices = devices::from_spec(&disks, &vsock, None, &files).expect("devices");
 
         let memory = MemoryCell::default();
         let mut sockets = Vec::new();

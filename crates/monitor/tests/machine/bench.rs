@@ -43,6 +43,7 @@ impl Bench {
             cmdline: "quiet".into(),
             disks: vec![Disk::new("root", root), Disk::new("scratch", scratch)],
             vsock: Vsock { guest_cid: 3, channel: None },
+            shared_files: None,
             kernel_log: KernelLogRegion::STANDARD,
             console: None,
         }

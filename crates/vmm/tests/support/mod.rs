@@ -130,6 +130,7 @@ impl Parts {
             cmdline: String::new(),
             disks: Vec::<Disk<FileIndex>>::new(),
             vsock: Vsock { guest_cid: machine::vsock::GUEST_CID, channel: Some(2) },
+            shared_files: None,
             kernel_log: KernelLogRegion::STANDARD,
             console: None,
         };
