@@ -158,6 +158,7 @@ fn config() -> ContainerConfig {
         privileged: false,
         tmpfs: vec![],
         volumes: vec![],
+        binds: vec![],
         shm_size: 0,
         sysctls: vec![],
         limits: Limits::default(),

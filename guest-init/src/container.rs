@@ -88,9 +88,10 @@ impl Container {
             sys::Fork::Parent(first) => first,
             sys::Fork::Child => {
                 let root = disks.root();
-                let volumes = disks.volumes();
+                let (volumes, shared_files) = (disks.volumes(), disks.shared_files());
                 let (terminals, devices) = (terminals.as_fd(), Path::new("/dev"));
-                let sources = Sources { root: &root, etc: &etc, volumes, terminals, devices };
+                let sources =
+                    Sources { root: &root, etc: &etc, volumes, shared_files: &shared_files, terminals, devices };
                 first_process(config, &sources, child, own_program)
             }
         };

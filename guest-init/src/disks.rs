@@ -1,10 +1,10 @@
-//! The file systems of a container's disks, in guest init's own mount namespace.
+//! The file systems of a container's disks, and the one with files of the host, in guest init's own mount namespace.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
-use protocol::{ContainerConfig, ContainerId, VOLUME_DIRECTORY, VolumeMount};
+use protocol::{ContainerConfig, ContainerId, SHARED_FILES_TAG, VOLUME_DIRECTORY, VolumeMount};
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, mount_remount, unmount};
 
@@ -50,7 +50,25 @@ impl Disks {
         for volume in &config.volumes {
             disks.mount_volume(platform, volume).context(|| format!("mount the volume disk {:?}", volume.disk))?;
         }
+        if !config.binds.is_empty() {
+            disks.mount_shared_files()?;
+        }
         Ok(disks)
+    }
+
+    /// Device nodes of the host mean other devices here.
+    fn mount_shared_files(&mut self) -> Result<()> {
+        let path = self.shared_files();
+        fs::create_dir(&path).context(|| format!("make {}", path.display()))?;
+        mount(SHARED_FILES_TAG, &path, "virtiofs", MountFlags::NODEV, None)
+            .context(|| "mount the files of the host".to_owned())?;
+        self.mounted.push(path);
+        Ok(())
+    }
+
+    /// Where the files of the host are mounted, if the configuration has any.
+    pub(crate) fn shared_files(&self) -> PathBuf {
+        self.directory.join("binds")
     }
 
     fn mount_volume(&mut self, platform: &dyn Platform, volume: &VolumeMount) -> Result<()> {
@@ -168,7 +186,7 @@ impl Drop for Disks {
         for path in &self.volumes {
             let _ = fs::remove_dir(path);
         }
-        for name in ["image", "scratch", "root", ""] {
+        for name in ["binds", "image", "scratch", "root", ""] {
             let _ = fs::remove_dir(self.directory.join(name));
         }
     }

@@ -16,7 +16,7 @@ use rustix::mount::{
 };
 
 use crate::failure::{Context, Failure, Result, failure};
-use crate::paths::{MountPoint, fixed_mount_point, make_directory_in_root};
+use crate::paths::{MountPoint, fixed_mount_point, make_directory_in_root, make_file_in_root};
 use crate::tmpfs_options::TmpfsOptions;
 use crate::{copy_up, sys};
 
@@ -62,6 +62,8 @@ pub(crate) struct Sources<'a> {
     pub(crate) root: &'a Path,
     /// The mounted file systems of the volumes, in the order of the configuration.
     pub(crate) volumes: &'a [PathBuf],
+    /// The mounted file system with files of the host.
+    pub(crate) shared_files: &'a Path,
     /// Holds the files `hosts`, `hostname` and `resolv.conf`.
     pub(crate) etc: &'a Path,
     /// The container's devpts, detached.
@@ -137,6 +139,8 @@ pub(crate) fn set_up(config: &ContainerConfig, sources: &Sources<'_>) -> Result<
         match place {
             Place::Tmpfs(tmpfs) => mount_tmpfs(root, tmpfs)?,
             Place::Volume(path, mount) => mount_volume(root, path, mount)?,
+            Place::Bind(path, mount) => mount_bind(root, path, mount)?,
+            Place::File(path, mount) if is_of_the_host(config, path) => mount_bind(root, path, mount)?,
             Place::File(path, mount) => mount_file(root, path, mount)?,
         }
     }
@@ -155,6 +159,8 @@ enum Place<'a> {
     Tmpfs(&'a Tmpfs),
     /// Where, and what, detached.
     Volume(&'a str, OwnedFd),
+    /// The same of a file of the host, a directory or not.
+    Bind(&'a str, OwnedFd),
     /// A file of the container's own, likewise.
     File(&'static str, OwnedFd),
 }
@@ -163,13 +169,13 @@ impl Place<'_> {
     fn depth(&self) -> usize {
         let path = match self {
             Self::Tmpfs(tmpfs) => &tmpfs.path,
-            Self::Volume(path, _) | Self::File(path, _) => *path,
+            Self::Volume(path, _) | Self::Bind(path, _) | Self::File(path, _) => *path,
         };
         Path::new(path).components().count()
     }
 }
 
-/// The tmpfs mounts, volumes and files, from the shortest path to the longest. Volumes are filled before any of them is
+/// The tmpfs mounts, volumes, files of the host and of the container's own, from the shortest path to the longest. Volumes are filled before any of them is
 /// mounted, so that each gets what the image has.
 fn places<'a>(config: &'a ContainerConfig, sources: &Sources<'_>) -> Result<Vec<Place<'a>>> {
     let mut places = network_files(config, sources.etc)?;
@@ -191,6 +197,17 @@ fn places<'a>(config: &'a ContainerConfig, sources: &Sources<'_>) -> Result<Vec<
         }
         places.push(Place::Volume(&volume.path, mount));
     }
+    for bind in &config.binds {
+        let what = || format!("files of the host at {:?}", bind.path);
+        if !bind.path.starts_with('/') || Path::new(&bind.entry).file_name() != Some(bind.entry.as_ref()) {
+            return failure(format!("{}: a path is not as agreed", what()));
+        }
+        let mount = clone_mount(CWD, sources.shared_files.join(&bind.entry)).context(what)?;
+        if bind.read_only {
+            sys::set_mount_attributes(&mount, u64::from(Attributes::MOUNT_ATTR_RDONLY.bits())).context(what)?;
+        }
+        places.push(Place::Bind(&bind.path, mount));
+    }
     places.sort_by_key(Place::depth);
     Ok(places)
 }
@@ -199,6 +216,22 @@ fn mount_volume(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<()>
     let what = || format!("volume at {path:?}");
     let (target, _) = make_directory_in_root(root, Path::new(path)).context(what)?;
     attach(mount, target).context(what)
+}
+
+/// Whether `path` lies in what the host shares: nothing is replaced there, whatever it is.
+fn is_of_the_host(config: &ContainerConfig, path: &str) -> bool {
+    config.binds.iter().any(|bind| Path::new(path).starts_with(&bind.path) && path != bind.path)
+}
+
+fn mount_bind(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<()> {
+    let what = || format!("mount at {path:?}");
+    let stat = rustix::fs::fstat(mount).context(what)?;
+    let target = if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+        make_directory_in_root(root, Path::new(path)).map(|(directory, _)| directory)
+    } else {
+        make_file_in_root(root, Path::new(path))
+    };
+    attach(mount, target.context(what)?).context(what)
 }
 
 /// `nosuid`, `nodev`, `noexec`.

@@ -58,6 +58,20 @@ pub(crate) fn make_directory_in_root(root: BorrowedFd<'_>, path: &Path) -> Resul
     Ok((directory, true))
 }
 
+/// Looks up what is no directory with `root` as `/`; where it is missing, makes an empty file and what is missing on the
+/// way to it.
+pub(crate) fn make_file_in_root(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
+    match open_in_root(root, path, OFlags::PATH) {
+        Err(Errno::NOENT) => {}
+        result => return result,
+    }
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::NOENT) };
+    let (directory, _) = make_directory_in_root(root, parent)?;
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+    drop(openat(&directory, name, flags, Mode::from_raw_mode(0o644))?);
+    openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+}
+
 /// What a fixed mount point is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum MountPoint {
@@ -197,6 +211,24 @@ mod tests {
             assert!(make_directory_in_root(root.fd.as_fd(), Path::new(path)).is_err(), "{path}");
         }
         assert!(!root.path("dangling-target").exists());
+    }
+
+    #[test]
+    fn files_are_found_or_made_inside_only_and_nothing_is_replaced() {
+        let root = root();
+        fs::write(root.path("there"), "text").unwrap();
+        symlink("/there", root.path("link")).unwrap();
+        symlink("../../../outside", root.path("dangling")).unwrap();
+        for path in ["/there", "/link", "/new/deep/file", "/../up"] {
+            make_file_in_root(root.fd.as_fd(), Path::new(path)).unwrap();
+        }
+        assert_eq!(fs::read(root.path("there")).unwrap(), b"text");
+        assert!(root.path("link").is_symlink() && root.path("new/deep/file").is_file() && root.path("up").is_file());
+        for path in ["/dangling", "/there/below", "/"] {
+            let made = make_file_in_root(root.fd.as_fd(), Path::new(path));
+            assert!(made.is_err() || path == "/", "{path}");
+        }
+        assert!(root.outside_is_untouched());
     }
 
     #[test]

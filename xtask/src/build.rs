@@ -4,6 +4,7 @@
 //! target/dist/bin/coracle                    the command line
 //! target/dist/lib/coracle/coracle-vmm        the machine process, static
 //! target/dist/lib/coracle/vmlinux, initrd    what every machine boots
+//! target/dist/lib/coracle/virtiofsd          serves bind mounts
 //! ```
 
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::kernel::{self, Kind};
-use crate::{initrd, process, project, publish, setup};
+use crate::{file_daemon, initrd, process, project, publish, setup};
 
 /// Builds the kernel, the guest, the machine process and the command line into `target/dist`.
 #[derive(Debug, Default, clap::Args)]
@@ -40,12 +41,14 @@ pub(crate) fn provide(profile: &str) -> Result<PathBuf> {
     let distribution = project::output("dist");
     let library = distribution.join("lib/coracle");
     let vmlinux = kernel::provide(Kind::Guest)?;
+    let virtiofsd = file_daemon::provide()?;
     let init = static_binary("guest-init", "guest-init", "guest", STATIC_AT_FIXED_ADDRESS)?;
     let vmm = static_binary("vmm", "coracle-vmm", profile, STATIC)?;
     let coracle = binary("cli", "coracle", profile)?;
 
     publish::copy(&vmlinux, &library.join("vmlinux"))?;
     publish::bytes(&library.join("initrd"), &initrd::guest(&init)?)?;
+    publish::copy(&virtiofsd, &library.join("virtiofsd"))?;
     publish::copy(&vmm, &library.join("coracle-vmm"))?;
     publish::copy(&coracle, &distribution.join("bin/coracle"))?;
     Ok(distribution)

@@ -11,6 +11,7 @@ mod bench;
 mod build;
 mod cpio;
 mod demo;
+mod file_daemon;
 mod fuzz;
 mod initrd;
 mod kernel;

@@ -1,12 +1,14 @@
-//! `cargo xtask setup`: the Debian packages that building, running and testing need.
+//! `cargo xtask setup`: the Debian packages that building, running and testing need, and the file daemon, which Debian
+//! does not have.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use crate::process;
+use crate::{file_daemon, process};
 
-/// Checks the Debian packages; installs what is missing when run as root, else prints the command that does.
+/// Checks the Debian packages; installs what is missing when run as root, else prints the command that does. Builds the
+/// file daemon.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Arguments {
     /// Only list the packages and what each is for.
@@ -19,6 +21,7 @@ const PACKAGES: &[(&str, &str)] = &[
     // To run a container.
     ("e2fsprogs", "mkfs.ext4 makes scratch disks"),
     ("qemu-system-x86", "emulates the processor where KVM cannot run a guest; boots the lab"),
+    ("uidmap", "files that users' containers see have several owners"),
     // To build.
     ("bc", "kernel build"),
     ("bison", "kernel build"),
@@ -26,7 +29,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("g++", "libFuzzer, for the fuzz targets"),
     ("gcc", "kernel build; linker"),
     ("libc6-dev", "static binaries"),
+    ("libcap-ng-dev", "the file daemon"),
     ("libelf-dev", "kernel build"),
+    ("libseccomp-dev", "the file daemon"),
     ("linux-source-6.12", "the kernel's sources"),
     ("make", "kernel build"),
     ("xz-utils", "unpacks the kernel's sources"),
@@ -40,12 +45,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("docker-registry", "the registry that images are pulled from and pushed to"),
     ("erofs-utils", "fsck.erofs checks the image writer"),
     ("fsverity", "checks the digests of layers"),
-    ("fsverity", "checks digests of layers' data"),
     ("mmdebstrap", "makes the Debian test image"),
     ("openssl", "certificates and tokens of the tests' registry"),
     ("podman", "takes and gives images in tests"),
-    ("python3", "lists archives that are compared"),
-    ("python3", "its tarfile checks how archives are read"),
+    ("python3", "its tarfile lists archives that are compared"),
     ("skopeo", "converts test images"),
     ("umoci", "makes test images"),
     ("util-linux", "setpriv ends the lab and the tests' registry with their parents"),
@@ -60,7 +63,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
         }
         return Ok(());
     }
-    ensure()
+    ensure()?;
+    file_daemon::provide().map(drop)
 }
 
 /// Leaves every package installed, or fails with the command that installs them.

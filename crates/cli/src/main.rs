@@ -8,8 +8,8 @@
 //! - [`output`] writes their lists, objects, progress and errors; [`terminal`] keeps the user's terminal whole, and
 //!   asks.
 //!
-//! The same program is a container's keeper when its first argument says so; that way round the flags are never
-//! looked at, for a keeper is to stay small.
+//! The same program is a container's keeper when its first argument says so, and what shuts a file daemon in; that way
+//! round the flags are never looked at, for a keeper is to stay small.
 
 mod command_line;
 mod containers;
@@ -34,8 +34,10 @@ use crate::{
 
 fn main() -> ExitCode {
     let begun = engine::timings::now();
-    if env::args_os().nth(1).is_some_and(|word| word == engine::keeper::SUBCOMMAND) {
-        return engine::keeper::main();
+    match env::args_os().nth(1) {
+        Some(word) if word == engine::keeper::SUBCOMMAND => return engine::keeper::main(),
+        Some(word) if word == engine::file_daemon::SUBCOMMAND => return engine::file_daemon::main(),
+        _ => {}
     }
     let command_line = CommandLine::parse_from(env::args_os()).unwrap_or_else(|error| usage::exit_with(error));
     let CommandLine { global, command } = command_line;

@@ -11,9 +11,9 @@ use crate::{
     accelerator::{self, Chosen},
     claim::Claimed,
     error::Error,
-    home,
+    file_daemon, home,
     life::Healthcheck,
-    names,
+    mounts, names,
     plan::{self, Host, ImageDefaults, Resolved},
     process,
     request::{AcceleratorChoice, RunRequest},
@@ -104,6 +104,10 @@ impl Engine {
         let resolved = plan::resolve(&id, request, &defaults, &host)?;
         // What of a plan depends on no file is refused before anything is written.
         plan::process_spec(request, &resolved)?;
+        mounts::check_sources(&resolved.binds)?;
+        if !resolved.binds.is_empty() {
+            file_daemon::find(self.installation())?;
+        }
         let spec = Spec { request: request.clone(), resolved, accelerator: chosen.accelerator, launched: None };
         Ok(Prepared { id, image, chosen, host, spec })
     }

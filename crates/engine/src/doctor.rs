@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     accelerator,
     create::meminfo_bytes,
+    file_daemon,
     home::{self, Home},
     quantity::human_decimal,
     request::AcceleratorChoice,
@@ -90,6 +91,7 @@ pub fn examine(home: &Home, installation: &Installation, choice: AcceleratorChoi
         findings.push(part(check, path));
     }
     findings.push(mkfs());
+    findings.push(file_daemon(installation));
     findings.push(directory("home", &home.data));
     findings.push(directory("run directory", &home.run));
     if findings.iter().all(|finding| finding.check != "home" || finding.status == Status::Ok) {
@@ -142,6 +144,24 @@ fn mkfs() -> Finding {
     match directories.map(|directory| directory.join("mkfs.ext4")).find(|path| path.is_file()) {
         Some(path) => Finding::ok("mkfs.ext4", path.display().to_string()),
         None => Finding::bad("mkfs.ext4", Status::Fail, "not found", "install Debian's package e2fsprogs"),
+    }
+}
+
+fn file_daemon(installation: &Installation) -> Finding {
+    let check = "virtiofsd";
+    match file_daemon::find(installation).map(|path| (file_daemon::version(&path), path)) {
+        Ok((Some(version), path)) if version >= file_daemon::OLDEST => {
+            Finding::ok(check, format!("{}, version {}.{}", path.display(), version.0, version.1))
+        }
+        Ok((Some((major, minor)), path)) => {
+            let found = format!("{} is version {major}.{minor}, too old for bind mounts", path.display());
+            Finding::bad(check, Status::Warn, found, file_daemon::ADVICE)
+        }
+        Ok((None, path)) => {
+            let found = format!("{} does not tell its version", path.display());
+            Finding::bad(check, Status::Warn, found, file_daemon::ADVICE)
+        }
+        Err(_) => Finding::bad(check, Status::Warn, "not found: no bind mounts", file_daemon::ADVICE),
     }
 }
 

@@ -44,6 +44,9 @@ pub enum Error {
         /// Where it should be.
         path: PathBuf,
     },
+    /// Files of the host are wanted, and nothing serves them.
+    #[error("bind mounts need virtiofsd, which was not found{}", named(.0.as_deref()))]
+    NoFileDaemon(Option<PathBuf>),
     /// Something the host should always give.
     #[error("{0} failed")]
     Host(&'static str, #[source] io::Error),
@@ -234,6 +237,7 @@ impl Error {
             Self::MissingPart { .. } => {
                 "build it with `cargo xtask build`, or set CORACLE_LIB to the directory that holds it"
             }
+            Self::NoFileDaemon(_) => crate::file_daemon::ADVICE,
             Self::Image(error) => return error.hint(),
             Self::Registry(error) => return error.hint(),
             Self::State(error) => return error.hint(),
@@ -259,6 +263,10 @@ impl Error {
         };
         Some(hint.to_owned())
     }
+}
+
+fn named(path: Option<&std::path::Path>) -> String {
+    path.map(|path| format!(" at {}", path.display())).unwrap_or_default()
 }
 
 fn settings_hint(source: &(dyn std::error::Error + Send + Sync + 'static)) -> Option<String> {

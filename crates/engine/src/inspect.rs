@@ -173,13 +173,16 @@ fn ulimit(text: &str) -> Option<Value> {
     Some(json!({ "Name": name, "Soft": number(limit.soft), "Hard": number(limit.hard) }))
 }
 
-/// Named volumes as `-v` has them.
+/// Named volumes and files of the host as `-v` has them.
 fn binds(spec: &Spec) -> Value {
-    let binds = spec.resolved.volumes.iter().filter(|mount| !mount.anonymous).map(|mount| {
-        let options = if mount.read_only { ":ro" } else { "" };
-        format!("{}:{}{options}", mount.volume, mount.target)
+    let volumes = spec.resolved.volumes.iter().filter(|mount| !mount.anonymous);
+    let volumes = volumes.map(|mount| (&mount.volume, &mount.target, mount.read_only));
+    let binds = spec.resolved.binds.iter().map(|mount| (&mount.source, &mount.target, mount.read_only));
+    let texts = volumes.chain(binds).map(|(source, target, read_only)| {
+        let options = if read_only { ":ro" } else { "" };
+        format!("{source}:{target}{options}")
     });
-    nothing_or(&binds.collect::<Vec<_>>())
+    nothing_or(&texts.collect::<Vec<_>>())
 }
 
 fn mount_points(spec: &Spec, home: &Home) -> Value {
@@ -205,7 +208,17 @@ fn mount_points(spec: &Spec, home: &Home) -> Value {
             "Propagation": "",
         })
     });
-    volumes.chain(tmpfs).collect()
+    let binds = spec.resolved.binds.iter().map(|mount| {
+        json!({
+            "Type": "bind",
+            "Source": mount.source,
+            "Destination": mount.target,
+            "Mode": if mount.read_only { "ro" } else { "" },
+            "RW": !mount.read_only,
+            "Propagation": "rprivate",
+        })
+    });
+    volumes.chain(binds).chain(tmpfs).collect()
 }
 
 /// What there is of networks: none.

@@ -61,6 +61,7 @@ pub mod error;
 pub mod etc_files;
 pub mod events;
 pub mod exec;
+pub mod file_daemon;
 pub mod files;
 pub mod home;
 mod host_limits;

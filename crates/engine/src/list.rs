@@ -186,6 +186,7 @@ fn mounts(record: &ContainerRecord, wanted: &str) -> bool {
     let Ok(spec) = Spec::of(record) else { return false };
     let is_target = |target: &str| target.trim_end_matches('/') == wanted.trim_end_matches('/');
     spec.resolved.volumes.iter().any(|mount| mount.volume == wanted || is_target(&mount.target))
+        || spec.resolved.binds.iter().any(|mount| is_target(&mount.source) || is_target(&mount.target))
 }
 
 #[cfg(test)]

@@ -7,12 +7,15 @@
 //! | `-v /path`, `--mount type=volume,dst=/path` | a volume that nobody named |
 //! | the image's `Volumes` | the same, where the caller mounts nothing there |
 //! | `--mount type=tmpfs,dst=/path` | a tmpfs, as with `--tmpfs` |
-//! | `-v /host/path:/path`, `--mount type=bind,…` | refused: the host's directories are not shared with machines |
+//! | `-v /host/path:/path[:ro]`, `--mount type=bind,src=/host/path,dst=/path` | that directory or file of the host, over virtio-fs |
 //!
 //! A name that nobody chose is made of the container's id and the place in the list, so that the same request for the
 //! same container always means the same volumes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -34,6 +37,19 @@ pub enum MountRequest {
     Volume(VolumeRequest),
     /// A tmpfs.
     Tmpfs(TmpfsRequest),
+    /// Files of the host.
+    Bind(BindMount),
+}
+
+/// A directory or a file of the host that a container finds mounted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Absolute path on the host. Symbolic links in it are followed when the container starts.
+    pub source: String,
+    /// Where it is mounted: an absolute path.
+    pub target: String,
+    /// It cannot be written there.
+    pub read_only: bool,
 }
 
 /// A volume that a caller wants mounted.
@@ -78,7 +94,7 @@ pub struct VolumeMount {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum MountError {
     /// `-v`.
-    #[error("invalid volume {0:?}: expected [NAME:]/PATH[:ro], as in data:/var/lib/data")]
+    #[error("invalid volume {0:?}: expected [NAME:]/PATH[:ro], as in data:/var/lib/data, or /HOST/PATH:/PATH[:ro]")]
     Volume(String),
     /// `--mount`.
     #[error("invalid mount {text:?}: {problem}")]
@@ -88,9 +104,14 @@ pub enum MountError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A directory of the host.
-    #[error("{0:?} of the host cannot be mounted: machines are not given the host's directories; use a volume")]
-    Bind(String),
+    /// There is nothing of that name on the host.
+    #[error("{source_path:?} of the host cannot be mounted: {problem}")]
+    Source {
+        /// The path on the host.
+        source_path: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// A name that no volume can have.
     #[error("invalid volume name {0:?}: expected [a-zA-Z0-9][a-zA-Z0-9_.-]* of 2 to 128 characters")]
     Name(String),
@@ -119,8 +140,9 @@ pub enum MountError {
     },
 }
 
-/// Parses `-v [NAME:]PATH[:OPTIONS]`. Options are `ro`, `rw`, `nocopy` and the labels of SELinux, `z` and `Z`, which
-/// mean nothing to a disk.
+/// Parses `-v [NAME:]PATH[:OPTIONS]` and `-v HOST-PATH:PATH[:OPTIONS]`: what begins with `/`, `./`, `../` or is `.` or `..`
+/// is a path of the host, counted from the working directory. Options are `ro`, `rw`, of volumes `nocopy`, and what has no
+/// effect here: the labels of SELinux `z` and `Z`, private propagation, and how Docker Desktop keeps caches.
 ///
 /// # Errors
 ///
@@ -135,10 +157,16 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, MountError> {
         [source, target, options] => (Some(source), target, options),
         _ => return Err(invalid()),
     };
-    if let Some(source) = source
-        && (source.starts_with(['/', '.', '~']))
-    {
-        return Err(MountError::Bind(source.to_owned()));
+    if let Some(source) = source.filter(|source| is_path(source)) {
+        let mut bind = BindMount { source: absolute(source)?, target: check_target(target)?, read_only: false };
+        for option in options.split(',').filter(|option| !option.is_empty()) {
+            match option {
+                "ro" => bind.read_only = true,
+                "rw" | "z" | "Z" | "private" | "rprivate" | "rbind" | "cached" | "consistent" | "delegated" => {}
+                _ => return Err(invalid()),
+            }
+        }
+        return Ok(MountRequest::Bind(bind));
     }
     let mut request = VolumeRequest {
         name: source.map(check_name).transpose()?,
@@ -156,7 +184,7 @@ pub fn parse_volume(text: &str) -> Result<MountRequest, MountError> {
     Ok(MountRequest::Volume(request))
 }
 
-/// Parses `--mount type=volume|tmpfs,KEY=VALUE,…`.
+/// Parses `--mount type=volume|bind|tmpfs,KEY=VALUE,…`.
 ///
 /// # Errors
 ///
@@ -174,12 +202,19 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, MountError> {
     }
     let target = check_target(&fields.target.ok_or_else(|| problem("it needs a target".into()))?)?;
     match fields.kind.as_deref().unwrap_or("volume") {
-        "bind" => Err(MountError::Bind(fields.source.unwrap_or_default())),
+        "bind" if !fields.tmpfs_options.is_empty() || fields.is_of_volume => {
+            Err(problem("a directory of the host has no options of a volume or tmpfs".into()))
+        }
+        "bind" => {
+            let source = fields.source.filter(|source| !source.is_empty());
+            let source = source.ok_or_else(|| problem("it needs a source, a path of the host".into()))?;
+            Ok(MountRequest::Bind(BindMount { source: absolute(&source)?, target, read_only: fields.read_only }))
+        }
         "volume" if !fields.tmpfs_options.is_empty() => Err(problem("a volume has no options of a tmpfs".into())),
         "volume" => {
             let name = fields.source.filter(|name| !name.is_empty());
-            if let Some(path) = name.as_deref().filter(|name| name.starts_with(['/', '.', '~'])) {
-                return Err(MountError::Bind(path.to_owned()));
+            if let Some(path) = name.as_deref().filter(|name| is_path(name)) {
+                return Err(problem(format!("{path:?} is no volume: type=bind mounts a path of the host")));
             }
             let name = name.map(|name| check_name(&name)).transpose()?;
             let (read_only, no_copy) = (fields.read_only, fields.no_copy);
@@ -194,8 +229,44 @@ pub fn parse_mount(text: &str) -> Result<MountRequest, MountError> {
             }
             Ok(MountRequest::Tmpfs(TmpfsRequest { path: target, options: options.join(",") }))
         }
-        other => Err(problem(format!("unknown type {other:?}: expected volume or tmpfs"))),
+        other => Err(problem(format!("unknown type {other:?}: expected volume, bind or tmpfs"))),
     }
+}
+
+/// Whether a source is a path of the host rather than the name of a volume.
+fn is_path(source: &str) -> bool {
+    source.starts_with('/') || matches!(source.split('/').next(), Some("." | ".."))
+}
+
+/// A path of the host without needless slashes and dots. `..` stays: what it leads to depends on links.
+fn absolute(path: &str) -> Result<String, MountError> {
+    let problem = |problem: &str| MountError::Source { source_path: path.to_owned(), problem: problem.to_owned() };
+    if path.contains('\0') {
+        return Err(problem("a path has no NUL"));
+    }
+    let absolute = std::path::absolute(path).map_err(|error| problem(&error.to_string()))?;
+    absolute.into_os_string().into_string().map_err(|_| problem("the working directory's name is not UTF-8"))
+}
+
+/// Checks that the host has what is to be mounted, and that it is a directory or a regular file: of other files only the
+/// names would be shared.
+///
+/// # Errors
+///
+/// [`MountError::Source`].
+pub fn check_sources(binds: &[BindMount]) -> Result<(), MountError> {
+    for BindMount { source, .. } in binds {
+        let problem = match fs::metadata(source) {
+            Ok(metadata) if metadata.is_dir() || metadata.is_file() => continue,
+            Ok(_) => "it is neither a directory nor a regular file, and only those can be shared".to_owned(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                format!("it is not there; `mkdir -p {source}` makes a directory")
+            }
+            Err(error) => error.to_string(),
+        };
+        return Err(MountError::Source { source_path: source.clone(), problem });
+    }
+    Ok(())
 }
 
 /// The fields of a `--mount`.
@@ -209,6 +280,8 @@ struct Fields {
     size: Option<u64>,
     labels: BTreeMap<String, String>,
     tmpfs_options: Vec<String>,
+    /// Something was said that only a volume can be.
+    is_of_volume: bool,
 }
 
 enum FieldError {
@@ -237,6 +310,7 @@ impl Fields {
             Some(_) => Err(FieldError::Value),
         };
         let text = || value.map(str::to_owned).ok_or(FieldError::Value);
+        self.is_of_volume |= key.starts_with("volume-");
         match key {
             "type" => self.kind = Some(text()?),
             "source" | "src" => self.source = Some(text()?),
@@ -258,7 +332,11 @@ impl Fields {
                 }
                 self.tmpfs_options.push(format!("mode={mode}"));
             }
-            "bind-propagation" | "bind-nonrecursive" | "bind-recursive" => {}
+            // What is mounted below a directory is mounted with it, and what is mounted there later is not seen.
+            "bind-propagation" if !matches!(value, Some("private" | "rprivate")) => return Err(FieldError::Value),
+            "bind-nonrecursive" if flag()? => return Err(FieldError::Value),
+            "bind-recursive" if !matches!(value, Some("enabled" | "writable")) => return Err(FieldError::Value),
+            "bind-propagation" | "bind-nonrecursive" | "bind-recursive" | "consistency" => {}
             _ => return Err(FieldError::Unknown),
         }
         Ok(())
@@ -330,6 +408,7 @@ pub fn resolve(
     for request in requests {
         match request {
             MountRequest::Tmpfs(tmpfs) => take(&tmpfs.path)?,
+            MountRequest::Bind(bind) => take(&bind.target)?,
             MountRequest::Volume(volume) => {
                 take(&volume.target)?;
                 asked.push(volume.clone());
@@ -351,7 +430,15 @@ pub fn resolve(
 pub fn tmpfs(requests: &[MountRequest]) -> impl Iterator<Item = &TmpfsRequest> {
     requests.iter().filter_map(|request| match request {
         MountRequest::Tmpfs(tmpfs) => Some(tmpfs),
-        MountRequest::Volume(_) => None,
+        MountRequest::Volume(_) | MountRequest::Bind(_) => None,
+    })
+}
+
+/// The files of the host among `requests`.
+pub fn binds(requests: &[MountRequest]) -> impl Iterator<Item = &BindMount> {
+    requests.iter().filter_map(|request| match request {
+        MountRequest::Bind(bind) => Some(bind),
+        MountRequest::Volume(_) | MountRequest::Tmpfs(_) => None,
     })
 }
 

@@ -13,7 +13,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
-use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec};
+use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec, SharedFiles};
 use protocol::{Capabilities, ContainerConfig, Limits, ProcessSpec, Task, Tmpfs};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -22,7 +22,7 @@ use crate::{
     capability, environment, etc_files,
     keeper::policy::{LogSettings, StopSettings},
     life::{self, Healthcheck, LifeError},
-    mounts::{self, VolumeMount},
+    mounts::{self, BindMount, VolumeMount},
     names, quantity, rates,
     request::{RunRequest, TmpfsRequest},
     rlimit, seccomp, signals,
@@ -204,6 +204,9 @@ pub struct Resolved {
     /// Its volumes.
     #[serde(default)]
     pub volumes: Vec<VolumeMount>,
+    /// What it sees of the host's files.
+    #[serde(default)]
+    pub binds: Vec<BindMount>,
     /// The image's labels and the request's.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -270,6 +273,7 @@ pub fn resolve(id: &str, request: &RunRequest, image: &ImageDefaults, host: &Hos
         memory_mib: memory_mib(request.memory, host.memory)?,
         scratch_size: scratch_size(request.scratch_size)?,
         volumes: mounts::resolve(id, &request.volumes, &request.tmpfs, &image.volumes)?,
+        binds: mounts::binds(&request.volumes).cloned().collect(),
         labels: image.labels.iter().chain(&request.labels).map(|(k, v)| (k.clone(), v.clone())).collect(),
         stop: life::stop(stop_signal, request.stop_timeout)?,
         health,
@@ -383,6 +387,7 @@ fn machine_spec(request: &RunRequest, resolved: &Resolved, files: Files) -> Resu
         let backing = if shared { BlockBacking::Shared { file: path } } else { BlockBacking::Writable { file: path } };
         disks.push(Disk { rates, ..Disk::new(&volume_disk(index), backing) });
     }
+    let shared_files = SharedFiles { tag: protocol::SHARED_FILES_TAG.to_owned(), channel: None };
     Ok(MachineSpec {
         vcpus: resolved.vcpus,
         memory_mib: resolved.memory_mib,
@@ -391,7 +396,7 @@ fn machine_spec(request: &RunRequest, resolved: &Resolved, files: Files) -> Resu
         cmdline: cmdline(),
         disks,
         vsock: machine::Vsock { guest_cid: machine::vsock::GUEST_CID, channel: None },
-        shared_files: None,
+        shared_files: (!resolved.binds.is_empty()).then_some(shared_files),
         kernel_log: KernelLogRegion::STANDARD,
         console: None,
     })
@@ -427,6 +432,7 @@ fn container_config(request: &RunRequest, resolved: &Resolved, host: &Host) -> C
         privileged: request.privileged,
         tmpfs: request.tmpfs.iter().chain(mounts::tmpfs(&request.volumes)).map(tmpfs).collect(),
         volumes: resolved.volumes.iter().enumerate().map(volume).collect(),
+        binds: resolved.binds.iter().enumerate().map(bind).collect(),
         shm_size: request.shm_size.unwrap_or(DEFAULT_SHM),
         sysctls: request.sysctls.clone(),
         limits: Limits {
@@ -449,6 +455,11 @@ fn volume((index, mount): (usize, &VolumeMount)) -> protocol::VolumeMount {
         read_only: mount.read_only,
         copy_up: mount.copy_up,
     }
+}
+
+/// What is shared has a name by its place in the list ([`jail::enter`]).
+fn bind((index, mount): (usize, &BindMount)) -> protocol::BindMount {
+    protocol::BindMount { entry: index.to_string(), path: mount.target.clone(), read_only: mount.read_only }
 }
 
 fn oom_score_adj(request: &RunRequest) -> Result<i16, PlanError> {

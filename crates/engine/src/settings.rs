@@ -10,6 +10,7 @@
 //! | `accel` | `"auto"`, `"kvm"` or `"emulated"` | `CORACLE_ACCEL` |
 //! | `kernel` | path of the guest kernel | `CORACLE_KERNEL` |
 //! | `emulator` | path of `qemu-system-x86_64` | |
+//! | `file_daemon` | path of `virtiofsd`, which serves bind mounts | |
 //! | `registries` | how to reach registries, by `host` or `host:port`: mirrors, certificates, plain HTTP; see [`registry::settings`] | |
 //! | `keep_blobs` | `true` keeps the layers of pulled and loaded images as they came, beside what they become, so that `push` and `save` give back the same manifest with the same digest; costs their compressed size on disk | |
 //! | `parallel_layers` | how many layers of an image are downloaded and converted at once, from 1 to 16; 3 if not given | |
@@ -46,6 +47,8 @@ pub struct Settings {
     pub kernel: Option<PathBuf>,
     /// Emulator.
     pub emulator: Option<PathBuf>,
+    /// File daemon.
+    pub file_daemon: Option<PathBuf>,
     /// How registries are reached.
     pub registries: registry::Settings,
     /// Whether layers are kept as they came, too.
@@ -101,6 +104,8 @@ pub struct Installation {
     pub initrd: PathBuf,
     /// The emulator that the settings name.
     pub emulator: Option<PathBuf>,
+    /// The file daemon that the settings name.
+    pub file_daemon: Option<PathBuf>,
 }
 
 impl Installation {
@@ -121,6 +126,7 @@ impl Installation {
             kernel: kernel.or_else(|| settings.kernel.clone()).unwrap_or_else(|| library.join("vmlinux")),
             initrd: library.join("initrd"),
             emulator: settings.emulator.clone(),
+            file_daemon: settings.file_daemon.clone(),
         })
     }
 

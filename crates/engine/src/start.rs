@@ -114,6 +114,7 @@ impl Engine {
             accelerator: chosen.accelerator,
             vmm: self.installation().vmm.clone(),
             emulator: chosen.emulator,
+            file_daemon: self.file_daemon(&spec.resolved.binds)?,
             terminal_size,
             detach,
             restart: if record.auto_remove { crate::request::RestartPolicy::No } else { request.restart },
@@ -143,23 +144,23 @@ impl Engine {
         let scratch = self.home().container(&record.id).join(volume::SCRATCH_NAME);
         volume::Scratch::check(&scratch)?;
         let root = self.images().root_device(&image)?;
-        let volumes = &spec.resolved.volumes;
+        let (volumes, binds) = (&spec.resolved.volumes, &spec.resolved.binds);
         let files = Files {
             kernel: self.installation().kernel.clone(),
             initrd: self.installation().initrd.clone(),
             root: root.extents.iter().map(extent).collect(),
             scratch,
-            volumes: self.volume_disks(&record.id, volumes, volume_places(chosen.accelerator))?,
+            volumes: self.volume_disks(&record.id, volumes, volume_places(chosen.accelerator, !binds.is_empty()))?,
         };
         Ok((plan::plan(&spec.request, &spec.resolved, files, host)?, root.lease))
     }
 }
 
-/// Places for volumes in a machine: the emulator's has fewer.
-fn volume_places(accelerator: monitor::Accelerator) -> usize {
+/// Places for volumes in a machine: the emulator's has fewer, and files of the host take one of them.
+fn volume_places(accelerator: monitor::Accelerator, shares_files: bool) -> usize {
     match accelerator {
         monitor::Accelerator::Kvm => mounts::MAX_VOLUMES,
-        monitor::Accelerator::Emulated => EMULATED_VOLUMES,
+        monitor::Accelerator::Emulated => EMULATED_VOLUMES - usize::from(shares_files),
     }
 }
 

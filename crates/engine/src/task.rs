@@ -13,7 +13,7 @@ use std::{
 };
 
 use guest::{Event, Session, StdioRequest, Streams, Timeouts};
-use monitor::{Machine, Tools};
+use monitor::{Machine, Surroundings, Tools};
 use protocol::{ContainerConfig, ContainerId, ExitStatus, ProcessSpec, Task};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use state::Claim;
@@ -22,6 +22,7 @@ use crate::{
     Engine, accelerator,
     create::{self, Spec},
     error::{Error, chain},
+    home,
     request::AcceleratorChoice,
 };
 
@@ -67,7 +68,11 @@ impl Engine {
         let chosen = accelerator::choose(choice, self.installation(), self.home())?;
         let (plan, _lease) = self.plan_of(&claimed.record, &spec, &chosen, &create::host()?)?;
         let tools = Tools { vmm: self.installation().vmm.clone(), emulator: chosen.emulator };
-        let machine = monitor::launch(plan.machine, chosen.accelerator, &tools)?;
+        let directory = self.home().run_container(id);
+        home::make_private(&directory).map_err(|source| Error::home("make", &directory, source))?;
+        let file_daemon = self.file_daemon(&spec.resolved.binds)?.map(|daemon| daemon.beside(&directory));
+        let surroundings = Surroundings { limits: None, file_daemon };
+        let machine = monitor::launch(plan.machine, chosen.accelerator, &tools, surroundings)?;
         let failed = |problem: String| Error::Task { name: claimed.record.name.clone(), problem };
         let session = Session::new(Timeouts::default()).map_err(|source| Error::Host("making an epoll", source))?;
         let mut guest = Guest { machine, session, container: ContainerId(claimed.record.id.clone()) };

@@ -45,8 +45,13 @@ impl Home {
         let directory = tempfile::tempdir().unwrap();
         let environment = Environment { home: Some(directory.path().to_owned()), ..Environment::default() };
         let nothing = PathBuf::from("/nonexistent");
-        let installation =
-            Installation { vmm: nothing.clone(), kernel: nothing.clone(), initrd: nothing, emulator: None };
+        let installation = Installation {
+            vmm: nothing.clone(),
+            kernel: nothing.clone(),
+            initrd: nothing,
+            emulator: None,
+            file_daemon: None,
+        };
         let engine = Engine::open(environment.home().unwrap(), installation, &Settings::default()).unwrap();
         let image = Self::import(&engine);
         Self { directory, engine, image, containers: 0 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec, Vsock};
-use monitor::{Accelerator, Machine, MachineEnd, Tools, find_emulator, launch, monotonic_ns};
+use monitor::{Accelerator, Machine, MachineEnd, Surroundings, Tools, find_emulator, launch, monotonic_ns};
 
 /// What both back ends want on every command line.
 const CMDLINE: &str = "console=null loglevel=7 panic=-1 noreplace-smp ramoops.mem_address=0x800000 \
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     let before = monotonic_ns();
-    let machine = launch(spec, accelerator, &tools)?;
+    let machine = launch(spec, accelerator, &tools, Surroundings::default())?;
     report(&machine, before, stop);
     Ok(())
 }

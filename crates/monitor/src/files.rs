@@ -7,7 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use machine::{BlockBacking, Disk, Extent, MachineSpec, Vsock};
+use machine::{BlockBacking, Disk, Extent, MachineSpec, SharedFiles, Vsock};
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
@@ -25,6 +25,9 @@ pub(crate) fn open(spec: MachineSpec<PathBuf>, channel: OwnedFd) -> Result<Machi
     if spec.vsock.channel.is_some() {
         return Err(LaunchError::ChannelGiven);
     }
+    if spec.shared_files.as_ref().is_some_and(|shared| shared.channel.is_some()) {
+        return Err(LaunchError::DaemonGiven);
+    }
     Ok(MachineSpec {
         vcpus: spec.vcpus,
         memory_mib: spec.memory_mib,
@@ -33,7 +36,7 @@ pub(crate) fn open(spec: MachineSpec<PathBuf>, channel: OwnedFd) -> Result<Machi
         cmdline: spec.cmdline,
         disks: spec.disks.into_iter().map(disk).collect::<Result<_, _>>()?,
         vsock: Vsock { guest_cid: spec.vsock.guest_cid, channel: Some(channel) },
-        shared_files: None,
+        shared_files: spec.shared_files.map(|SharedFiles { tag, .. }| SharedFiles { tag, channel: None }),
         kernel_log: spec.kernel_log,
         console: spec.console.as_deref().map(console).transpose()?,
     })
@@ -232,6 +235,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spec = spec(dir.path());
         spec.vsock.channel = Some(dir.path().join("kernel"));
-        assert!(matches!(open_spec(spec), Err(LaunchError::ChannelGiven)));
+        assert!(matches!(open_spec(spec.clone()), Err(LaunchError::ChannelGiven)));
+        spec.vsock.channel = None;
+        spec.shared_files = Some(SharedFiles { tag: "binds".into(), channel: Some(dir.path().join("kernel")) });
+        assert!(matches!(open_spec(spec), Err(LaunchError::DaemonGiven)));
     }
 }

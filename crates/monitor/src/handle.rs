@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cgroup::{Cgroup, Confinement};
 use crate::end::MachineEnd;
-use crate::process::{MachineProcess, Role};
+use crate::process::MachineProcess;
 use crate::vsock::VsockChannel;
 
 /// How long a machine process may take to answer with its kernel log.
@@ -55,7 +55,7 @@ impl Machine {
     /// The process that has the vCPUs and the guest's memory.
     #[must_use]
     pub fn pid(&self) -> u32 {
-        let has_vcpus = |process: &&MachineProcess| process.role != Role::Devices;
+        let has_vcpus = |process: &&MachineProcess| process.role.has_vcpus();
         self.processes.iter().find(has_vcpus).map_or(0, |process| process.pid)
     }
 
@@ -153,7 +153,7 @@ impl Machine {
     }
 
     fn vcpu_process(&self) -> io::Result<&MachineProcess> {
-        let has_vcpus = |process: &&MachineProcess| process.role != Role::Devices;
+        let has_vcpus = |process: &&MachineProcess| process.role.has_vcpus();
         self.processes.iter().find(has_vcpus).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 

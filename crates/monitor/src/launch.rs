@@ -12,6 +12,7 @@ use rustix::net::{SendFlags, sockopt};
 use thiserror::Error;
 
 use crate::cgroup::{Cgroup, Confinement, HostLimits};
+use crate::companion::{self, FileDaemon};
 use crate::handle::Machine;
 use crate::process::{Process, Role};
 use crate::vsock::VsockChannel;
@@ -20,9 +21,9 @@ use crate::{Accelerator, Tools, files, qemu, seqpacket, tsc, watcher};
 /// How long a fresh machine process may leave its files unread.
 const HAND_OVER: Duration = Duration::from_secs(5);
 
-/// Environment that an emulator may need to find its libraries and firmware. Machine processes get none: what
-/// is secret in ours is not for them.
-const EMULATOR_ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
+/// Environment that other programs than ours may need to find their libraries, firmware and helpers. Machine processes
+/// get none: what is secret in ours is not for them.
+const FOREIGN_ENVIRONMENT: [&str; 2] = ["PATH", "LD_LIBRARY_PATH"];
 
 /// A machine that was not launched.
 #[derive(Debug, Error)]
@@ -46,6 +47,12 @@ pub enum LaunchError {
     /// The spec names a vsock channel; it is made here.
     #[error("the machine spec already has a vsock channel")]
     ChannelGiven,
+    /// The spec names a connection to a file daemon; it is made here.
+    #[error("the machine spec already has a connection for its shared files")]
+    DaemonGiven,
+    /// The spec has shared files, and nothing serves them.
+    #[error("the machine has shared files, and nothing to serve them")]
+    NoFileDaemon,
     /// Emulation was asked for, and there is no emulator.
     #[error("emulation needs an emulator, and none was found")]
     NoEmulator,
@@ -79,6 +86,16 @@ impl LaunchError {
     }
 }
 
+/// What a machine has around it.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// Bounds of its processes, which get a cgroup of their own where the host lets us make one:
+    /// [`Machine::confinement`] says what came of it.
+    pub limits: Option<HostLimits>,
+    /// What serves its shared files, where it has some.
+    pub file_daemon: Option<FileDaemon>,
+}
+
 /// Opens the machine's files, starts its processes and hands everything over.
 ///
 /// It does not wait for the guest, nor for the machine process to say that it started: a failed set-up is an
@@ -87,26 +104,27 @@ impl LaunchError {
 /// # Errors
 ///
 /// [`LaunchError`]. Nothing is left running.
-pub fn launch(spec: MachineSpec<PathBuf>, accelerator: Accelerator, tools: &Tools) -> Result<Machine, LaunchError> {
-    launch_within(spec, accelerator, tools, None)
-}
-
-/// As [`launch`], with the machine's processes in a cgroup of their own where the host lets us make one:
-/// [`Machine::confinement`] says what came of it.
-///
-/// # Errors
-///
-/// [`LaunchError`]. Nothing is left running.
-pub fn launch_within(
+pub fn launch(
     spec: MachineSpec<PathBuf>,
     accelerator: Accelerator,
     tools: &Tools,
-    limits: Option<HostLimits>,
+    surroundings: Surroundings,
 ) -> Result<Machine, LaunchError> {
     let (channel, machine_channel) = seqpacket::pair().map_err(LaunchError::host("vsock channel"))?;
     let (control, machine_control) = seqpacket::pair().map_err(LaunchError::host("control socket"))?;
+    let mut spec = files::open(spec, machine_channel)?;
+    let file_daemon = match (&mut spec.shared_files, surroundings.file_daemon) {
+        (None, _) => None,
+        (Some(_), None) => return Err(LaunchError::NoFileDaemon),
+        (Some(shared_files), Some(daemon)) => {
+            let (listener, connected) =
+                companion::listening(&daemon).map_err(LaunchError::host("file daemon's socket"))?;
+            shared_files.channel = Some(connected);
+            Some((daemon, listener))
+        }
+    };
     let plan = Plan {
-        spec: files::open(spec, machine_channel)?,
+        spec,
         vmm: tools.vmm.clone(),
         emulator: match (accelerator, &tools.emulator) {
             (Accelerator::Kvm, _) => None,
@@ -114,7 +132,8 @@ pub fn launch_within(
             (Accelerator::Emulated, None) => return Err(LaunchError::NoEmulator),
         },
         machine_control,
-        limits,
+        file_daemon,
+        limits: surroundings.limits,
     };
     watcher::start(control, VsockChannel::new(channel), move |control| plan.spawn(control))
 }
@@ -125,6 +144,7 @@ struct Plan {
     vmm: PathBuf,
     emulator: Option<PathBuf>,
     machine_control: OwnedFd,
+    file_daemon: Option<(FileDaemon, OwnedFd)>,
     limits: Option<HostLimits>,
 }
 
@@ -137,13 +157,18 @@ pub(crate) struct Spawned {
 
 impl Plan {
     fn spawn(self, control: BorrowedFd<'_>) -> Result<Spawned, LaunchError> {
-        let Self { spec, vmm, emulator, machine_control, limits } = self;
+        let Self { spec, vmm, emulator, machine_control, file_daemon, limits } = self;
         let made = limits.as_ref().map(Cgroup::make);
         let procs = made.as_ref().and_then(|made| Some(made.as_ref().ok()?.procs().as_fd()));
-        let processes = match emulator {
+        // Companions come first: of several that have ended, the first is looked at first.
+        let mut processes = Vec::new();
+        if let Some((daemon, socket)) = file_daemon {
+            processes.push(spawn_file_daemon(&daemon, socket, procs)?);
+        }
+        processes.extend(match emulator {
             None => spawn_machine(spec, &vmm, control, machine_control, procs)?,
             Some(emulator) => spawn_emulated(spec, &vmm, &emulator, control, machine_control, procs)?,
-        };
+        });
         let (cgroup, confinement) = match made {
             None => (None, Confinement::default()),
             Some(Err(problem)) => (None, Confinement::refused(problem)),
@@ -158,6 +183,17 @@ impl Plan {
         };
         Ok(Spawned { processes, cgroup, confinement })
     }
+}
+
+fn spawn_file_daemon(
+    daemon: &FileDaemon,
+    socket: OwnedFd,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> Result<Process, LaunchError> {
+    let mut command = Command::new(absolute(&daemon.program)?);
+    command.args(&daemon.arguments).stdin(socket).current_dir("/");
+    keep_environment(&mut command);
+    spawn(Role::Files, &daemon.program, command, Vec::new(), cgroup)
 }
 
 fn spawn_machine(
@@ -175,7 +211,7 @@ fn spawn_machine(
 }
 
 fn spawn_emulated(
-    spec: MachineSpec<OwnedFd>,
+    mut spec: MachineSpec<OwnedFd>,
     vmm: &Path,
     emulator: &Path,
     control: BorrowedFd<'_>,
@@ -185,15 +221,17 @@ fn spawn_emulated(
     let tsc = tsc::Measurement::start();
     let devices = spawn(Role::Devices, vmm, vmm_command(vmm, "devices", machine_control)?, Vec::new(), cgroup)?;
     let sockets = DeviceSockets::new(spec.disks.len()).map_err(LaunchError::host("vhost-user sockets"))?;
-    let (inherited, kept) = inherit(&spec, sockets.emulator).map_err(LaunchError::host("files for the emulator"))?;
+    let file_daemon = spec.shared_files.as_mut().and_then(|shared| shared.channel.take());
+    let (inherited, kept) =
+        inherit(&spec, sockets.emulator, file_daemon).map_err(LaunchError::host("files for the emulator"))?;
     let mut files = Vec::new();
     let spec = number(spec, &mut files);
     let sockets = sockets.devices.into_iter().map(|socket| append(socket, &mut files)).collect();
     hand_over(control, &files, &ToMachine::Serve { spec: spec.clone(), sockets })?;
 
     let mut command = Command::new(absolute(emulator)?);
-    command.args(qemu::arguments(&spec, &inherited, tsc.finish())).stdin(Stdio::null()).env_clear().current_dir("/");
-    command.envs(EMULATOR_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command.args(qemu::arguments(&spec, &inherited, tsc.finish())).stdin(Stdio::null()).current_dir("/");
+    keep_environment(&mut command);
     let emulator = spawn(Role::Emulator, emulator, command, kept, cgroup)?;
     Ok(vec![devices, emulator])
 }
@@ -214,7 +252,11 @@ impl DeviceSockets {
 
 /// What the emulator inherits. Descriptors keep their numbers: moving them to chosen ones could overwrite the
 /// pipe through which a failed exec is reported.
-fn inherit(spec: &MachineSpec<OwnedFd>, mut sockets: Vec<OwnedFd>) -> io::Result<(qemu::Inherited, Vec<OwnedFd>)> {
+fn inherit(
+    spec: &MachineSpec<OwnedFd>,
+    mut sockets: Vec<OwnedFd>,
+    file_daemon: Option<OwnedFd>,
+) -> io::Result<(qemu::Inherited, Vec<OwnedFd>)> {
     let kernel = spec.kernel.try_clone()?;
     let initrd = spec.initrd.try_clone()?;
     let console = spec.console.as_ref().map(OwnedFd::try_clone).transpose()?;
@@ -224,12 +266,19 @@ fn inherit(spec: &MachineSpec<OwnedFd>, mut sockets: Vec<OwnedFd>) -> io::Result
         initrd: initrd.as_raw_fd(),
         disks: sockets.iter().map(AsRawFd::as_raw_fd).collect(),
         vsock: vsock.as_raw_fd(),
+        files: file_daemon.as_ref().map(AsRawFd::as_raw_fd),
         console: console.as_ref().map(AsRawFd::as_raw_fd),
     };
     let mut kept = vec![kernel, initrd, vsock];
     kept.extend(sockets);
+    kept.extend(file_daemon);
     kept.extend(console);
     Ok((inherited, kept))
+}
+
+fn keep_environment(command: &mut Command) {
+    command.env_clear();
+    command.envs(FOREIGN_ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
 }
 
 fn vmm_command(vmm: &Path, subcommand: &str, control: OwnedFd) -> Result<Command, LaunchError> {

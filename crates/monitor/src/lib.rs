@@ -34,8 +34,9 @@
 //! # Modules
 //!
 //! [`mod@probe`] and [`emulator`] find out what the host can do and keep it (`verdicts`). [`mod@launch`] opens what
-//! a spec names (`files`) and starts the processes (`process`), the emulator with the arguments from [`qemu`], in a
-//! [`cgroup`] of their own where the host lets us make one.
+//! a spec names (`files`) and starts the processes (`process`), the emulator with the arguments from [`qemu`], the
+//! [`companion`] that serves files of the host where the machine has some, in a [`cgroup`] of their own where the host
+//! lets us make one.
 //! [`handle`] and [`vsock`] are what the host holds then, and [`end`] says how it ended.
 //!
 //! # Threats
@@ -53,6 +54,7 @@
 //! | the probe's report | at most 64 KiB under a deadline, read as data |
 
 pub mod cgroup;
+pub mod companion;
 pub mod emulator;
 pub mod end;
 pub mod handle;
@@ -73,10 +75,11 @@ mod watcher;
 use std::path::PathBuf;
 
 pub use crate::cgroup::{Confinement, HostLimits};
+pub use crate::companion::FileDaemon;
 pub use crate::emulator::{Emulator, EmulatorError, find_emulator};
 pub use crate::end::{MachineEnd, MachineEndReason};
 pub use crate::handle::{Machine, Timings};
-pub use crate::launch::{LaunchError, launch, launch_within};
+pub use crate::launch::{LaunchError, Surroundings, launch};
 pub use crate::probe::{KvmReason, KvmStatus, probe_kvm, probe_kvm_fresh};
 pub use crate::process::{MachineProcess, Role};
 pub use crate::vsock::{VsockChannel, VsockError};

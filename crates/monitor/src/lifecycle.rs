@@ -10,6 +10,9 @@
 //! ```
 //!
 //! The first cause decides the verdict: what the others do afterwards is a consequence of it.
+//!
+//! Companions serve a device from outside. One that fails is a cause; one that ends in peace was left by the machine,
+//! which is about to say why. They end with the machine's own processes.
 
 use machine::{End, EndReason, FromMachine};
 
@@ -178,13 +181,30 @@ impl Lifecycle {
     fn process_gone(&mut self, role: Role, exit: Exit, now: u64) -> Vec<Action> {
         self.alive.retain(|alive| *alive != role);
         self.gone.push((role, exit));
+        if role.is_companion() {
+            return self.companion_gone(role, exit, now);
+        }
         self.begin_to_end(Cause::Gone(role), now);
+        if self.alive.iter().all(|role| role.is_companion()) {
+            return self.kill(|_| true);
+        }
         // See `heard`: an emulator that ended first is let to exit, even if its devices are faster.
         let after_the_emulator = self.said.as_ref().is_some_and(|end| end.reason == EndReason::PeerClosed);
         if role == Role::Devices && !after_the_emulator {
             return self.kill(|role| role == Role::Emulator);
         }
         Vec::new()
+    }
+
+    fn companion_gone(&mut self, role: Role, exit: Exit, now: u64) -> Vec<Action> {
+        if exit == Exit::Code(0) {
+            self.grace_ends.get_or_insert(now.saturating_add(END_GRACE_NS));
+            return Vec::new();
+        }
+        self.begin_to_end(Cause::Gone(role), now);
+        let mut actions = vec![Action::SendStop];
+        actions.extend(self.kill(|role| role == Role::Emulator));
+        actions
     }
 
     fn begin_to_end(&mut self, cause: Cause, now: u64) {
@@ -219,13 +239,29 @@ impl Lifecycle {
         if let Some(Cause::Garbled(what)) = &self.cause {
             return MachineEndReason::Internal(format!("it sent {what}"));
         }
-        if let Some(reason) = self.emulator_verdict(&complaint) {
+        if let Some(reason) = self.companion_verdict(&complaint).or_else(|| self.emulator_verdict(&complaint)) {
             return reason;
         }
         match (&self.cause, &self.said) {
             (_, Some(end)) => self.said_verdict(end),
             (Some(Cause::Told), None) => MachineEndReason::Stopped,
             (_, None) => self.silent_verdict(),
+        }
+    }
+
+    /// A companion that failed says more than what the machine made of it: an emulator, say, may be seen to end first.
+    fn companion_verdict(&self, complaint: &impl Fn(Role) -> Option<String>) -> Option<MachineEndReason> {
+        let killed = |role: &Role| self.killed.contains(role);
+        let (role, exit) = self.gone.iter().find(|(role, _)| role.is_companion() && !killed(role))?;
+        let left = self.said.is_some() || self.gone.iter().any(|(role, _)| !role.is_companion() && !killed(role));
+        match exit {
+            _ if matches!(self.cause, Some(Cause::Told)) => None,
+            Exit::Signal(signal) => Some(MachineEndReason::KilledBySignal(*signal)),
+            Exit::Code(0) if left => None,
+            Exit::Code(code) => {
+                let text = complaint(*role).unwrap_or_else(|| format!("virtiofsd exited with status {code}"));
+                Some(if self.started { MachineEndReason::Internal(text) } else { MachineEndReason::SetUp(text) })
+            }
         }
     }
 
@@ -278,7 +314,7 @@ impl Lifecycle {
 
     /// No last message: all there is to tell is how the process went.
     fn silent_verdict(&self) -> MachineEndReason {
-        let first = self.gone.iter().find(|(role, _)| *role != Role::Emulator);
+        let first = self.gone.iter().find(|(role, _)| *role != Role::Emulator && !role.is_companion());
         match first {
             Some((role, exit)) if self.killed.contains(role) && *exit == SIGKILLED => {
                 MachineEndReason::Internal("it closed its control socket and went on".into())
@@ -400,6 +436,42 @@ mod tests {
         assert_eq!(life(KVM, late), Reason::Reset);
         assert_eq!(life(EMULATED, vec![started(), Input::Stop, ended(EndReason::PeerClosed, "x")]), Reason::Stopped);
         assert_eq!(life(EMULATED, vec![Input::Kill]), Reason::Stopped);
+    }
+
+    #[test]
+    fn a_companion_that_fails_ends_the_machine_and_is_named() {
+        let beside = |roles: &[Role]| [&[Role::Files], roles].concat();
+        let complaint = || "Files complains".to_owned();
+        for roles in [beside(KVM), beside(EMULATED)] {
+            assert_eq!(life(&roles, vec![gone(Role::Files, 1)]), Reason::SetUp(complaint()));
+            assert_eq!(life(&roles, vec![started(), gone(Role::Files, 1)]), Reason::Internal(complaint()));
+            let killed = Input::Gone(Role::Files, Exit::Signal(9));
+            assert_eq!(life(&roles, vec![started(), killed]), Reason::KilledBySignal(9));
+            // It went without a fault, and nobody follows.
+            assert_eq!(life(&roles, vec![started(), gone(Role::Files, 0)]), Reason::Internal(complaint()));
+            assert_eq!(life(&roles, vec![started(), Input::Stop]), Reason::Stopped);
+        }
+        // The emulator that lost it may be seen to end first.
+        let late = vec![gone(Role::Emulator, 1), ended(EndReason::PeerClosed, ""), gone(Role::Files, 1)];
+        assert_eq!(life(&beside(EMULATED), late), Reason::SetUp(complaint()));
+    }
+
+    #[test]
+    fn a_companion_that_the_machine_left_changes_no_verdict() {
+        let log = "[ 1.0] reboot: Restarting system";
+        let reset = || ended(EndReason::Reset, log);
+        let kvm = [Role::Files, Role::Machine];
+        let before = vec![started(), gone(Role::Files, 0), reset(), gone(Role::Machine, 0)];
+        assert_eq!(life(&kvm, before), Reason::Reset);
+        assert_eq!(life(&kvm, vec![started(), reset(), gone(Role::Machine, 0)]), Reason::Reset);
+        let killed = vec![started(), gone(Role::Files, 0), Input::Gone(Role::Machine, Exit::Signal(9))];
+        assert_eq!(life(&kvm, killed), Reason::KilledBySignal(9));
+        let emulated = [Role::Files, Role::Devices, Role::Emulator];
+        let peer = || ended(EndReason::PeerClosed, log);
+        let before = vec![started(), gone(Role::Files, 0), peer(), gone(Role::Emulator, 0), gone(Role::Devices, 0)];
+        assert_eq!(life(&emulated, before), Reason::Reset);
+        let after = vec![started(), peer(), gone(Role::Devices, 0), gone(Role::Emulator, 0)];
+        assert_eq!(life(&emulated, after), Reason::Reset);
     }
 
     #[test]

@@ -30,6 +30,21 @@ pub enum Role {
     Devices,
     /// `qemu-system-x86_64`: vCPUs and memory.
     Emulator,
+    /// `virtiofsd`: the host's files, behind vhost-user.
+    Files,
+}
+
+impl Role {
+    /// Whether it has the guest's processors.
+    #[must_use]
+    pub const fn has_vcpus(self) -> bool {
+        matches!(self, Self::Machine | Self::Emulator)
+    }
+
+    /// Whether it is a companion of the machine rather than a part of it.
+    pub(crate) const fn is_companion(self) -> bool {
+        matches!(self, Self::Files)
+    }
 }
 
 /// A child process of a machine, named so that a reused process identifier is not mistaken for it.

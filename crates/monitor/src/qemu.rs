@@ -13,6 +13,8 @@
 //! - On the kernel's command line: with the frequency of the time stamp counter told (TCG hands the host's through),
 //!   and the timer checks and the APIC timer off, the kernel calibrates nothing against a PIT whose interrupts come
 //!   late on a busy host. That took a third of the boot, and failed now and then.
+//! - A machine that sees files of the host has a `vhost-user-fs-device`, whose daemon is another process: its queues are as long
+//!   as those of our own device.
 //! - The balloon is there for free page reporting: pages that the guest frees go back to the host. A machine with so
 //!   many disks that there is no place for it does without.
 //! - Kernel and initrd by `/proc/self/fd`: exactly the files that were opened, whatever their paths name by now.
@@ -39,6 +41,8 @@ pub struct Inherited {
     pub disks: Vec<RawFd>,
     /// The connected vhost-user socket of the vsock device.
     pub vsock: RawFd,
+    /// The connected vhost-user socket of the file daemon, where the machine has shared files.
+    pub files: Option<RawFd>,
     /// Where the serial console goes, open for appending.
     pub console: Option<RawFd>,
 }
@@ -86,8 +90,12 @@ pub fn arguments<F>(spec: &MachineSpec<F>, inherited: &Inherited, tsc_khz: Optio
     }
     line.pair("-chardev", format!("socket,id=vsock,fd={}", inherited.vsock));
     line.pair("-device", "vhost-user-vsock-device,chardev=vsock");
+    if let (Some(socket), Some(shared)) = (inherited.files, &spec.shared_files) {
+        line.pair("-chardev", format!("socket,id=files,fd={socket}"));
+        line.pair("-device", format!("vhost-user-fs-device,chardev=files,tag={},queue-size=1024", shared.tag));
+    }
     line.pair("-device", "virtio-rng-device");
-    if inherited.disks.len() + FIXED_DEVICES <= TRANSPORTS {
+    if inherited.disks.len() + usize::from(inherited.files.is_some()) + FIXED_DEVICES <= TRANSPORTS {
         line.pair("-device", "virtio-balloon-device,free-page-reporting=on");
     }
     if let Some(console) = inherited.console {
@@ -112,7 +120,7 @@ impl Line {
 
 #[cfg(test)]
 mod tests {
-    use machine::{KernelLogRegion, Vsock};
+    use machine::{KernelLogRegion, SharedFiles, Vsock};
 
     use super::*;
 
@@ -144,7 +152,8 @@ mod tests {
 
     #[test]
     fn golden_container() {
-        let inherited = Inherited { kernel: 10, initrd: 11, disks: vec![12, 13], vsock: 14, console: None };
+        let inherited =
+            Inherited { kernel: 10, initrd: 11, disks: vec![12, 13], vsock: 14, files: None, console: None };
         assert_eq!(
             lines(&spec(2, 512), &inherited, Some(2_500_123)),
             "
@@ -175,8 +184,26 @@ mod tests {
     }
 
     #[test]
+    fn golden_shared_files() {
+        let files = |disks| Inherited { kernel: 3, initrd: 4, disks, vsock: 5, files: Some(9), console: None };
+        let shared_files = Some(SharedFiles { tag: "binds".into(), channel: None });
+        let spec = MachineSpec { shared_files, ..spec(1, 64) };
+        let text = lines(&spec, &files(vec![6, 7]), None);
+        let expected = "
+-chardev socket,id=vsock,fd=5
+-device vhost-user-vsock-device,chardev=vsock
+-chardev socket,id=files,fd=9
+-device vhost-user-fs-device,chardev=files,tag=binds,queue-size=1024
+-device virtio-rng-device
+-device virtio-balloon-device,free-page-reporting=on";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(lines(&spec, &files(vec![6, 7, 8, 10]), None).contains("balloon"));
+        assert!(!lines(&spec, &files(vec![6, 7, 8, 10, 11]), None).contains("balloon"));
+    }
+
+    #[test]
     fn golden_console() {
-        let inherited = Inherited { kernel: 3, initrd: 4, disks: vec![], vsock: 5, console: Some(6) };
+        let inherited = Inherited { kernel: 3, initrd: 4, disks: vec![], vsock: 5, files: None, console: Some(6) };
         assert_eq!(
             lines(&MachineSpec { console: Some(()), ..spec(1, 64) }, &inherited, None),
             "

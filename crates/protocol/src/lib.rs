@@ -50,10 +50,13 @@ pub use frame::{FrameBuffer, FrameError, MAX_FRAME, MAX_GUEST_FRAME, encode_fram
 pub use message::*;
 
 /// Version of this protocol. Host and guest must agree on it exactly.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Directory of a volume's file system that containers see.
 pub const VOLUME_DIRECTORY: &str = "data";
+
+/// Tag of the virtio-fs file system with the files of the host that containers see.
+pub const SHARED_FILES_TAG: &str = "binds";
 
 /// Host port of the control connection.
 pub const CONTROL_PORT: u32 = 1024;

@@ -169,8 +169,10 @@ pub struct ContainerConfig {
     pub privileged: bool,
     /// tmpfs mounts, in order.
     pub tmpfs: Vec<Tmpfs>,
-    /// Volumes. With the tmpfs mounts they are mounted from the shortest path to the longest.
+    /// Volumes. With the tmpfs mounts and the files of the host they are mounted from the shortest path to the longest.
     pub volumes: Vec<VolumeMount>,
+    /// Files of the host.
+    pub binds: Vec<BindMount>,
     /// Bytes of `/dev/shm`.
     pub shm_size: u64,
     /// `(name, value)`, the name with dots.
@@ -202,6 +204,17 @@ pub struct VolumeMount {
     /// If the volume is empty, it first gets what the image has at `path`: contents, owners, modes, times, extended
     /// attributes, links. A read-only volume, too; a read-only disk stays as it is.
     pub copy_up: bool,
+}
+
+/// A directory or another file of the host: an entry of the virtio-fs file system [`crate::SHARED_FILES_TAG`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindMount {
+    /// Name of the entry: one component.
+    pub entry: String,
+    /// Absolute path in the container; made if missing, symbolic links resolved inside the container.
+    pub path: String,
+    /// The container may not write to it. The host sees to it, too.
+    pub read_only: bool,
 }
 
 /// cgroup v2 limits of a container. `None` sets none, or ([`Question::SetLimits`]) leaves what is set; the largest

@@ -36,23 +36,29 @@ fn config() -> impl Strategy<Value = ContainerConfig> {
     let volume = (text(), text(), any::<bool>(), any::<bool>())
         .prop_map(|(disk, path, read_only, copy_up)| VolumeMount { disk, path, read_only, copy_up });
     let tmpfs = (text(), text()).prop_map(|(path, options)| Tmpfs { path, options });
+    let bind =
+        (text(), text(), any::<bool>()).prop_map(|(entry, path, read_only)| BindMount { entry, path, read_only });
+    let mounts = (vec(tmpfs, 0..3), vec(volume, 0..3), vec(bind, 0..3));
     let texts = (text(), text(), text(), text(), text());
     let flags = any::<(bool, bool, u64, (u64, u32))>();
-    (texts, flags, vec(tmpfs, 0..3), vec(volume, 0..3), vec((text(), text()), 0..3), limits()).prop_map(
-        |(texts, (read_only, privileged, shm_size, wall_clock), tmpfs, volumes, sysctls, limits)| ContainerConfig {
-            root_disk: texts.0,
-            scratch_disk: texts.1,
-            read_only,
-            hostname: texts.2,
-            hosts_file: texts.3,
-            resolv_conf: texts.4,
-            privileged,
-            tmpfs,
-            volumes,
-            shm_size,
-            sysctls,
-            limits,
-            wall_clock,
+    (texts, flags, mounts, vec((text(), text()), 0..3), limits()).prop_map(
+        |(texts, (read_only, privileged, shm_size, wall_clock), (tmpfs, volumes, binds), sysctls, limits)| {
+            ContainerConfig {
+                root_disk: texts.0,
+                scratch_disk: texts.1,
+                read_only,
+                hostname: texts.2,
+                hosts_file: texts.3,
+                resolv_conf: texts.4,
+                privileged,
+                tmpfs,
+                volumes,
+                binds,
+                shm_size,
+                sysctls,
+                limits,
+                wall_clock,
+            }
         },
     )
 }
@@ -389,6 +395,7 @@ fn golden_requests() {
         privileged: false,
         tmpfs: vec![Tmpfs { path: "/t".to_owned(), options: "ro".to_owned() }],
         volumes: vec![VolumeMount { disk: "v0".to_owned(), path: "/v".to_owned(), read_only: false, copy_up: true }],
+        binds: vec![BindMount { entry: "0".to_owned(), path: "/b".to_owned(), read_only: true }],
         shm_size: 64 << 20,
         sysctls: vec![("a.b".to_owned(), "1".to_owned())],
         limits: Limits { memory: Some(1 << 20), cpu_milli: None, pids: Some(7) },

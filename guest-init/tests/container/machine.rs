@@ -66,6 +66,7 @@ pub(crate) fn config() -> ContainerConfig {
         privileged: false,
         tmpfs: vec![],
         volumes: vec![],
+        binds: vec![],
         shm_size: 64 << 20,
         sysctls: vec![],
         limits: Limits::default(),

@@ -140,8 +140,9 @@ fn mounts(record: &ContainerRecord, whole: bool) -> (Vec<String>, usize) {
     let volumes = mounts.len();
     let tmpfs = spec.request.volumes.iter().filter_map(|mount| match mount {
         MountRequest::Tmpfs(tmpfs) => Some(tmpfs),
-        MountRequest::Volume(_) => None,
+        MountRequest::Volume(_) | MountRequest::Bind(_) => None,
     });
+    mounts.extend(spec.resolved.binds.iter().map(|mount| shown(&mount.source)));
     mounts.extend(tmpfs.chain(&spec.request.tmpfs).map(|tmpfs| shown(&tmpfs.path)));
     (mounts, volumes)
 }

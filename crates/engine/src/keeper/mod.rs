@@ -63,7 +63,7 @@ use self::{
     policy::{HealthSpec, LogSettings, RestartPolicy, StopSettings},
     wire::{Receiver, ToKeeper},
 };
-use crate::{home::Home, plan::Plan, timings::Timings};
+use crate::{file_daemon::FileDaemon, home::Home, plan::Plan, timings::Timings};
 
 /// Everything a keeper needs to run a container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +82,8 @@ pub struct Launch {
     pub vmm: PathBuf,
     /// `qemu-system-x86_64`.
     pub emulator: Option<PathBuf>,
+    /// What serves the host's files, where the container sees any.
+    pub file_daemon: Option<FileDaemon>,
     /// First size of the terminal.
     pub terminal_size: TerminalSize,
     /// Nobody is attached, and standard input outlives whoever attaches.

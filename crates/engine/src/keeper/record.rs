@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use monitor::{MachineProcess, Role};
+use monitor::MachineProcess;
 use serde_json::Value;
 use state::{Claim, ContainerRecord, ContainerState, ProcessRef, State, StateError};
 
@@ -130,7 +130,7 @@ impl<'a> Records<'a> {
 
 /// The process that has the vCPUs.
 fn machine(processes: &[MachineProcess], boot_id: &str) -> Option<ProcessRef> {
-    processes.iter().find(|process| process.role != Role::Devices).map(|process| ProcessRef {
+    processes.iter().find(|process| process.role.has_vcpus()).map(|process| ProcessRef {
         pid: process.pid,
         start_time: process.start_time,
         boot_id: boot_id.to_owned(),

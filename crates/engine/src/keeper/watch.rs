@@ -17,7 +17,7 @@ use std::{
 };
 
 use guest::{Session, StdioRequest, Timeouts};
-use monitor::{Machine, Tools};
+use monitor::{Machine, Surroundings, Tools};
 use protocol::{ProcessId, ProcessSpec, RequestId, Task};
 use rustix::event::{Timespec, poll};
 
@@ -119,8 +119,6 @@ pub(super) fn keep(launch: &Launch, mut clients: Clients) {
 /// The machine, the socket and the record that says so.
 fn set_up(launch: &Launch, clients: &mut Clients) -> Result<Machine, Error> {
     let machine = launch_machine(launch)?;
-    let directory = launch.home.run_container(&launch.id);
-    home::make_private(&directory).map_err(|source| Error::home("make", &directory, source))?;
     let socket = launch.home.control_socket(&launch.id);
     clients.listen(&socket).map_err(|source| Error::home("listen on", &socket, source))?;
     Records::new(launch).take_over(machine.processes())?;
@@ -130,7 +128,11 @@ fn set_up(launch: &Launch, clients: &mut Clients) -> Result<Machine, Error> {
 fn launch_machine(launch: &Launch) -> Result<Machine, Error> {
     let tools = Tools { vmm: launch.vmm.clone(), emulator: launch.emulator.clone() };
     let limits = host_limits::of(&launch.id, &launch.plan, launch.accelerator);
-    let machine = monitor::launch_within(launch.plan.machine.clone(), launch.accelerator, &tools, Some(limits))
+    let directory = launch.home.run_container(&launch.id);
+    home::make_private(&directory).map_err(|source| Error::home("make", &directory, source))?;
+    let file_daemon = launch.file_daemon.as_ref().map(|daemon| daemon.beside(&directory));
+    let surroundings = Surroundings { limits: Some(limits), file_daemon };
+    let machine = monitor::launch(launch.plan.machine.clone(), launch.accelerator, &tools, surroundings)
         .map_err(|error| volumes::explain(&launch.home, &launch.id, error))?;
     host_limits::keep(&launch.home, &launch.id, machine.confinement());
     Ok(machine)

@@ -29,10 +29,49 @@ fn volumes_are_parsed_as_docker_has_them() {
     {
         assert!(parse_volume(text).is_err(), "{text}");
     }
-    for text in ["/home:/srv", "./x:/srv", "~/x:/srv:ro"] {
-        let error = parse_volume(text).unwrap_err();
-        assert!(matches!(error, MountError::Bind(_)) && error.to_string().contains("use a volume"), "{text}");
+}
+
+fn bind(source: &str, target: &str, read_only: bool) -> Result<MountRequest, MountError> {
+    Ok(MountRequest::Bind(BindMount { source: source.into(), target: target.into(), read_only }))
+}
+
+#[test]
+fn paths_of_the_host_are_parsed_as_docker_has_them() {
+    let here = std::env::current_dir().unwrap().into_os_string().into_string().unwrap();
+    for (text, expected) in [
+        ("/home:/srv", bind("/home", "/srv", false)),
+        ("/:/host:ro", bind("/", "/host", true)),
+        ("/a b//./c/:/srv/:rw,z,rprivate", bind("/a b/c/", "/srv", false)),
+        ("./x:/srv:ro,cached", bind(&format!("{here}/x"), "/srv", true)),
+        (".:/srv", bind(&here, "/srv", false)),
+        ("../x:/srv", bind(&format!("{here}/../x"), "/srv", false)),
+    ] {
+        assert_eq!(parse_volume(text), expected, "{text}");
     }
+    for text in ["/home:/srv:nocopy", "/home:/srv:shared", "/home:/", "/home:srv", "/a:/b:ro:rw", "~/x:/srv", ".x:/srv"]
+    {
+        assert!(parse_volume(text).is_err(), "{text}");
+    }
+    let everything = "type=bind,source=/home,target=/srv,readonly,bind-propagation=rprivate,bind-recursive=enabled";
+    assert_eq!(parse_mount(everything), bind("/home", "/srv", true));
+    assert_eq!(parse_mount("type=bind,src=x,dst=/srv"), bind(&format!("{here}/x"), "/srv", false));
+}
+
+#[test]
+fn only_what_the_host_has_and_can_share_is_mounted() {
+    let place = tempfile::tempdir().unwrap();
+    let check = |name: &str| {
+        let source = place.path().join(name).into_os_string().into_string().unwrap();
+        check_sources(&[BindMount { source, target: "/x".into(), read_only: false }])
+    };
+    std::fs::write(place.path().join("file"), "").unwrap();
+    std::os::unix::fs::symlink("file", place.path().join("link")).unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(place.path().join("socket")).unwrap();
+    assert_eq!([check(""), check("file"), check("link")], [Ok(()), Ok(()), Ok(())]);
+    let missing = check("missing").unwrap_err().to_string();
+    assert!(missing.contains("/missing") && missing.contains("mkdir -p"), "{missing}");
+    let socket = check("socket").unwrap_err().to_string();
+    assert!(socket.contains("/socket") && socket.contains("neither"), "{socket}");
 }
 
 #[test]
@@ -49,8 +88,12 @@ fn mounts_are_parsed_as_docker_has_them() {
     assert_eq!(parse_mount("type=tmpfs,dst=/t"), tmpfs(""));
     assert_eq!(parse_mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770,ro"), tmpfs("size=1048576,mode=1770,ro"));
     for (text, part) in [
-        ("type=bind,src=/home,dst=/srv", "use a volume"),
-        ("type=volume,src=/home,dst=/srv", "use a volume"),
+        ("type=bind,dst=/srv", "needs a source"),
+        ("type=bind,src=/home,dst=/srv,volume-nocopy", "no options of a volume"),
+        ("type=bind,src=/home,dst=/srv,tmpfs-size=1m", "no options of a volume or tmpfs"),
+        ("type=bind,src=/home,dst=/srv,bind-propagation=shared", "cannot be \"shared\""),
+        ("type=bind,src=/home,dst=/srv,bind-recursive=disabled", "cannot be"),
+        ("type=volume,src=/home,dst=/srv", "type=bind"),
         ("type=volume,src=data", "needs a target"),
         ("type=npipe,dst=/srv", "unknown type"),
         ("type=volume,dst=/srv,colour=blue", "unknown key \"colour\""),
@@ -86,6 +129,9 @@ fn every_place_is_taken_once() {
         resolve(&id, &twice[..1], &[TmpfsRequest { path: "/srv".into(), options: String::new() }], &[]),
         Err(MountError::Twice("/srv".into()))
     );
+    let bound = [parse_volume("/home:/srv").unwrap(), parse_volume("data:/srv").unwrap()];
+    assert_eq!(resolve(&id, &bound, &[], &[]), Err(MountError::Twice("/srv".into())));
+    assert_eq!(resolve(&id, &bound[..1], &[], &["/srv".to_owned()]), Ok(Vec::new()));
     let many: Vec<_> = (0..=MAX_VOLUMES).map(|n| parse_volume(&format!("/v{n}")).unwrap()).collect();
     assert!(matches!(resolve(&id, &many, &[], &[]), Err(MountError::TooMany { asked: 12, most: 11 })));
 }

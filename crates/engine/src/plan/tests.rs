@@ -89,6 +89,7 @@ fn golden_everything() {
         pids_limit: Some(100),
         read_only: true,
         tmpfs: vec![TmpfsRequest { path: "/run".to_owned(), options: "size=1m".to_owned() }],
+        volumes: vec![mounts::parse_volume("/srv/boats:/boats:ro").unwrap()],
         cap_add: words("NET_ADMIN"),
         cap_drop: words("ALL"),
         no_new_privileges: true,

@@ -16,8 +16,13 @@ fn engine() -> (tempfile::TempDir, Engine) {
     let directory = tempfile::tempdir().unwrap();
     let home = Home { data: directory.path().join("data"), run: directory.path().join("run") };
     let nowhere = PathBuf::from("/nowhere");
-    let installation =
-        crate::Installation { vmm: nowhere.clone(), kernel: nowhere.clone(), initrd: nowhere, emulator: None };
+    let installation = crate::Installation {
+        vmm: nowhere.clone(),
+        kernel: nowhere.clone(),
+        initrd: nowhere,
+        emulator: None,
+        file_daemon: None,
+    };
     let engine = Engine::open(home, installation, &crate::Settings::default()).unwrap();
     (directory, engine)
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use machine::{BlockBacking, Disk, Extent, KernelLogRegion, MachineSpec, Vsock};
-use monitor::{Accelerator, Machine, Tools, launch};
+use monitor::{Accelerator, Machine, Surroundings, Tools, launch};
 
 /// One at a time: some tests count this program's descriptors.
 static TURN: Mutex<()> = Mutex::new(());
@@ -64,12 +64,12 @@ impl Bench {
 
     pub(crate) fn kvm(&self, behaviour: &str) -> Machine {
         let tools = Tools { vmm: self.fake("vmm", behaviour), emulator: None };
-        launch(self.spec(), Accelerator::Kvm, &tools).unwrap()
+        launch(self.spec(), Accelerator::Kvm, &tools, Surroundings::default()).unwrap()
     }
 
     pub(crate) fn emulated(&self, devices: &str, emulator: &str) -> Machine {
         let tools = Tools { vmm: self.fake("vmm", devices), emulator: Some(self.fake("emulator", emulator)) };
-        launch(self.spec(), Accelerator::Emulated, &tools).unwrap()
+        launch(self.spec(), Accelerator::Emulated, &tools, Surroundings::default()).unwrap()
     }
 }
 

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use monitor::{Accelerator, HostLimits, Machine, MachineEndReason as Reason, Tools, launch_within};
+use monitor::{Accelerator, HostLimits, Machine, MachineEndReason as Reason, Surroundings, Tools, launch};
 
 use crate::bench::{Bench, kill, soon};
 
 fn confined(bench: &Bench, behaviour: &str, limits: HostLimits) -> Machine {
     let tools = Tools { vmm: bench.fake("vmm", behaviour), emulator: None };
-    launch_within(bench.spec(), Accelerator::Kvm, &tools, Some(limits)).unwrap()
+    let surroundings = Surroundings { limits: Some(limits), ..Surroundings::default() };
+    launch(bench.spec(), Accelerator::Kvm, &tools, surroundings).unwrap()
 }
 
 /// Its cgroup, or `None` on a host that has none to give.

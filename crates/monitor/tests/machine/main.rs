@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use machine::{BlockBacking, Extent};
-use monitor::{Accelerator, LaunchError, Machine, MachineEnd, MachineEndReason as Reason, Tools, VsockError, launch};
+use monitor::{
+    Accelerator, LaunchError, Machine, MachineEnd, MachineEndReason as Reason, Surroundings, Tools, VsockError, launch,
+};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
 
@@ -53,7 +55,7 @@ fn every_file_arrives_in_order_however_many() {
         let mut spec = bench.spec();
         let extent = Extent { file: bench.path("layer"), offset: 0, length: 4096 };
         spec.disks[0].backing = BlockBacking::ReadOnly { extents: vec![extent; extents] };
-        let report = end(&launch(spec, Accelerator::Kvm, &tools).unwrap()).kernel_log;
+        let report = end(&launch(spec, Accelerator::Kvm, &tools, Surroundings::default()).unwrap()).kernel_log;
         let report = String::from_utf8(report).unwrap();
         assert_eq!(report, "kernel=kernel initrd=initrd root=layer scratch=scratch channel=socket");
     }
@@ -79,7 +81,8 @@ fn a_guest_panic_is_told_with_its_message() {
 fn an_early_death_is_told_with_the_last_words() {
     let bench = Bench::new();
     let vmm = bench.script("vmm", "echo 'no such luck' >&2; exit 3");
-    let machine = launch(bench.spec(), Accelerator::Kvm, &Tools { vmm, emulator: None }).unwrap();
+    let machine =
+        launch(bench.spec(), Accelerator::Kvm, &Tools { vmm, emulator: None }, Surroundings::default()).unwrap();
     let end = end(&machine);
     assert_eq!((end.reason, end.stderr.as_slice()), (Reason::Exited(3), &b"no such luck\n"[..]));
     assert!(!machine.wait_started(None));
@@ -94,7 +97,8 @@ fn a_death_by_signal_is_told() {
     kill(machine.pid(), Signal::KILL);
     assert_eq!(end(&machine).reason, Reason::KilledBySignal(9));
     let vmm = bench.script("vmm", "kill -SEGV $$");
-    let machine = launch(bench.spec(), Accelerator::Kvm, &Tools { vmm, emulator: None }).unwrap();
+    let machine =
+        launch(bench.spec(), Accelerator::Kvm, &Tools { vmm, emulator: None }, Surroundings::default()).unwrap();
     assert_eq!(end(&machine).reason, Reason::KilledBySignal(11));
 }
 
@@ -125,7 +129,7 @@ fn an_emulator_that_refuses_is_quoted() {
     let bench = Bench::new();
     let emulator = bench.script("emulator", "echo 'qemu: unknown device' >&2; exit 1");
     let tools = Tools { vmm: bench.fake("vmm", "serve"), emulator: Some(emulator) };
-    let machine = launch(bench.spec(), Accelerator::Emulated, &tools).unwrap();
+    let machine = launch(bench.spec(), Accelerator::Emulated, &tools, Surroundings::default()).unwrap();
     assert_eq!(end(&machine).reason, Reason::SetUp("qemu: unknown device".into()));
 }
 
@@ -243,14 +247,17 @@ fn a_launch_that_fails_leaves_nothing() {
     let before = open_descriptors();
     let nowhere = PathBuf::from("/nonexistent/program");
     let tools = Tools { vmm: nowhere.clone(), emulator: None };
-    let error = launch(bench.spec(), Accelerator::Kvm, &tools).unwrap_err();
+    let error = launch(bench.spec(), Accelerator::Kvm, &tools, Surroundings::default()).unwrap_err();
     assert!(matches!(&error, LaunchError::Spawn { program, .. } if *program == nowhere), "{error}");
     let vmm = bench.fake("vmm", "wait");
     let tools = Tools { vmm: vmm.clone(), emulator: Some(nowhere.clone()) };
-    let error = launch(bench.spec(), Accelerator::Emulated, &tools).unwrap_err();
+    let error = launch(bench.spec(), Accelerator::Emulated, &tools, Surroundings::default()).unwrap_err();
     assert!(matches!(&error, LaunchError::Spawn { program, .. } if *program == nowhere), "{error}");
     let tools = Tools { vmm, emulator: None };
-    assert!(matches!(launch(bench.spec(), Accelerator::Emulated, &tools), Err(LaunchError::NoEmulator)));
+    assert!(matches!(
+        launch(bench.spec(), Accelerator::Emulated, &tools, Surroundings::default()),
+        Err(LaunchError::NoEmulator)
+    ));
     assert_eq!(open_descriptors(), before, "descriptors leak");
 }
 
@@ -260,10 +267,10 @@ fn a_scratch_disk_is_locked_as_long_as_its_machine_lives() {
     let machine = bench.kvm("wait");
     assert!(machine.wait_started(soon()));
     let tools = Tools { vmm: bench.path("vmm"), emulator: None };
-    let second = launch(bench.spec(), Accelerator::Kvm, &tools);
+    let second = launch(bench.spec(), Accelerator::Kvm, &tools, Surroundings::default());
     assert!(matches!(second, Err(LaunchError::DiskBusy { .. })));
     machine.stop();
-    launch(bench.spec(), Accelerator::Kvm, &tools).unwrap();
+    launch(bench.spec(), Accelerator::Kvm, &tools, Surroundings::default()).unwrap();
 }
 
 /// Not a test: launches the machine in the directory `KEEPER` and waits to be killed.
@@ -272,7 +279,7 @@ fn keeper_process() {
     let Ok(dir) = std::env::var("KEEPER") else { return };
     let (bench, dir) = (Bench::new(), PathBuf::from(dir));
     let tools = Tools { vmm: dir.join("vmm"), emulator: Some(dir.join("emulator")) };
-    let machine = launch(bench.spec(), Accelerator::Emulated, &tools).unwrap();
+    let machine = launch(bench.spec(), Accelerator::Emulated, &tools, Surroundings::default()).unwrap();
     assert!(machine.wait_started(soon()));
     println!("\npids {:?}", pids(&machine));
     machine.wait(None);

@@ -274,6 +274,7 @@ fn launch(home: Home, request: &RunRequest) -> Launch {
         accelerator: monitor::Accelerator::Emulated,
         vmm: "/v".into(),
         emulator: None,
+        file_daemon: None,
         terminal_size: TerminalSize { rows: 24, columns: 80 },
         detach: false,
         restart: RestartPolicy::No,
