@@ -231,7 +231,12 @@ fn mount_bind(root: BorrowedFd<'_>, path: &str, mount: &OwnedFd) -> Result<()> {
     } else {
         make_file_in_root(root, Path::new(path))
     };
-    attach(mount, target.context(what)?).context(what)
+    let target = target.context(what)?;
+    let is_directory = |stat: rustix::fs::Stat| FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+    if is_directory(rustix::fs::fstat(&target).context(what)?) != is_directory(stat) {
+        return failure(format!("{}: a directory can be mounted on a directory alone, a file on a file", what()));
+    }
+    attach(mount, target).context(what)
 }
 
 /// `nosuid`, `nodev`, `noexec`.

@@ -8,11 +8,16 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, statat, unlinkat};
+use rustix::fs::{
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, mkdirat, openat, openat2, readlinkat, statat, unlinkat,
+};
 use rustix::io::Errno;
 
 /// Most bytes read of a file that the container owns.
 const MAX_FILE: usize = 4 << 20;
+
+/// Most symbolic links that lead to what is not there yet.
+const MAX_LINKS: usize = 40;
 
 /// Looks a path up with `root` as `/`.
 pub(crate) fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
@@ -59,17 +64,26 @@ pub(crate) fn make_directory_in_root(root: BorrowedFd<'_>, path: &Path) -> Resul
 }
 
 /// Looks up what is no directory with `root` as `/`; where it is missing, makes an empty file and what is missing on the
-/// way to it.
+/// way to it. Where a symbolic link leads to nothing, the file is made there.
 pub(crate) fn make_file_in_root(root: BorrowedFd<'_>, path: &Path) -> Result<OwnedFd, Errno> {
-    match open_in_root(root, path, OFlags::PATH) {
-        Err(Errno::NOENT) => {}
-        result => return result,
+    let mut path = path.to_owned();
+    for _ in 0..MAX_LINKS {
+        match open_in_root(root, &path, OFlags::PATH) {
+            Err(Errno::NOENT) => {}
+            result => return result,
+        }
+        let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::NOENT) };
+        let (directory, _) = make_directory_in_root(root, parent)?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        match openat(&directory, name, flags, Mode::from_raw_mode(0o644)) {
+            Ok(_) => return openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+        let target = readlinkat(&directory, name, Vec::new())?;
+        path = parent.join(path_of(target.as_bytes()));
     }
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Err(Errno::NOENT) };
-    let (directory, _) = make_directory_in_root(root, parent)?;
-    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
-    drop(openat(&directory, name, flags, Mode::from_raw_mode(0o644))?);
-    openat(directory, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+    Err(Errno::LOOP)
 }
 
 /// What a fixed mount point is.
@@ -219,14 +233,17 @@ mod tests {
         fs::write(root.path("there"), "text").unwrap();
         symlink("/there", root.path("link")).unwrap();
         symlink("../../../outside", root.path("dangling")).unwrap();
-        for path in ["/there", "/link", "/new/deep/file", "/../up"] {
+        symlink("../new/by-link", root.path("chain")).unwrap();
+        symlink("chain", root.path("chained")).unwrap();
+        symlink("loop", root.path("loop")).unwrap();
+        for path in ["/there", "/link", "/new/deep/file", "/../up", "/dangling", "/chained"] {
             make_file_in_root(root.fd.as_fd(), Path::new(path)).unwrap();
         }
         assert_eq!(fs::read(root.path("there")).unwrap(), b"text");
         assert!(root.path("link").is_symlink() && root.path("new/deep/file").is_file() && root.path("up").is_file());
-        for path in ["/dangling", "/there/below", "/"] {
-            let made = make_file_in_root(root.fd.as_fd(), Path::new(path));
-            assert!(made.is_err() || path == "/", "{path}");
+        assert!(root.path("outside").is_file() && root.path("new/by-link").is_file());
+        for path in ["/there/below", "/loop"] {
+            assert!(make_file_in_root(root.fd.as_fd(), Path::new(path)).is_err(), "{path}");
         }
         assert!(root.outside_is_untouched());
     }

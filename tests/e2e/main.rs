@@ -1,5 +1,6 @@
 //! What Coracle promises, told as a shell session. One body for every back end: `CORACLE_TEST_ACCEL` chooses.
 
+mod binds;
 mod endings;
 mod execs;
 mod exits;

@@ -9,6 +9,7 @@ use super::archive::Archive;
 use super::error::FilesError;
 use super::export::below;
 use super::lookup::{Asked, Found, Target, find, resolve};
+use super::mounted::{Mounted, stat_host};
 use super::view::{Kind, View};
 use super::{PathStat, path_of};
 use crate::{Engine, error::Error};
@@ -17,16 +18,23 @@ use crate::{Engine, error::Error};
 const BUFFER: usize = 256 << 10;
 
 impl Engine {
-    /// What a path of a container is. Symbolic links on the way to it are followed; it itself is not, unless it ends in a
+    /// What a path of a container is; what is mounted from the host is looked at there. Symbolic links on the way to it are followed; it itself is not, unless it ends in a
     /// slash or a dot.
     ///
     /// # Errors
     ///
-    /// As for [`Engine::diff`], and where there is no such path.
+    /// As for [`Engine::diff`], and where there is no such path, or it is in a mount that cannot be looked into.
     pub fn stat_path(&self, name: &str, path: &str) -> Result<PathStat, Error> {
-        self.with_view(name, |view, _| {
+        self.with_view(name, |view, record| {
+            let mounted = Mounted::of(record, path);
+            if let Some(host) = mounted.as_ref().and_then(|mounted| mounted.host.as_deref()) {
+                return Ok(stat_host(record, path, host)?);
+            }
             let asked = Asked::new(path);
-            Ok(stat(view, asked, &find(view, asked, false)?)?)
+            match (find(view, asked, false), mounted) {
+                (Err(FilesError::NoSuchPath { .. }), Some(mounted)) => Err(mounted.error(record).into()),
+                (found, _) => Ok(stat(view, asked, &found?)?),
+            }
         })
     }
 
@@ -36,9 +44,12 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As for [`Engine::stat_path`], and what `out` says.
+    /// As for [`Engine::stat_path`], for whatever is in a mount, and what `out` says.
     pub fn copy_out(&self, name: &str, path: &str, follow: bool, out: &mut dyn Write) -> Result<PathStat, Error> {
         self.with_view(name, |view, record| {
+            if let Some(mounted) = Mounted::of(record, path) {
+                return Err(mounted.error(record).into());
+            }
             let asked = Asked::new(path);
             let found = find(view, asked, follow)?;
             let stat = stat(view, asked, &found)?;

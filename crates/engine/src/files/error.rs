@@ -67,6 +67,26 @@ pub enum FilesError {
         /// The path.
         path: PathBuf,
     },
+    /// Something is mounted there, which is not on the container's disk.
+    #[error("{} of container {container} is in {mount}, not on its disk", path.display())]
+    Mounted {
+        /// The container's name.
+        container: String,
+        /// The path.
+        path: PathBuf,
+        /// What is mounted.
+        mount: String,
+        /// Where the path is on the host, if it is there at all.
+        host: Option<PathBuf>,
+    },
+    /// What is mounted from the host cannot be looked at there.
+    #[error("cannot look at {}", path.display())]
+    Host {
+        /// The path on the host.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
     /// A path that must be a directory.
     #[error("{} of container {container} is not a directory", path.display())]
     NotADirectory {
@@ -112,6 +132,11 @@ impl FilesError {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
+            Self::Mounted { host: Some(host), .. } => return Some(format!("on the host it is {}", host.display())),
+            Self::Mounted { container, path, .. } => {
+                let path = path.display();
+                return Some(format!("where it runs, `coracle exec {container} tar -c {path}` reads it"));
+            }
             Self::Changed { .. } => "stop the container meanwhile: its files can be read for any time then",
             _ => return None,
         };

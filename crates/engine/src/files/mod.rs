@@ -20,6 +20,7 @@ mod export;
 mod lookup;
 mod members;
 mod mount_points;
+mod mounted;
 mod view;
 
 use std::{ffi::OsString, os::unix::ffi::OsStringExt, path::PathBuf};

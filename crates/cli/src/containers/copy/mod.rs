@@ -127,9 +127,9 @@ fn resolved(engine: &Engine, name: &str, path: &str, follow: bool) -> anyhow::Re
 /// A file does not take a directory's place, nor a directory a file's.
 const IN_PLACE: CopyInOptions = CopyInOptions { no_overwrite_dir_non_dir: true };
 
-/// Whether an error says that there is no such path.
+/// Whether an error says that there is no such path, as far as can be seen.
 fn is_missing(error: &engine::Error) -> bool {
-    matches!(error, engine::Error::Files(FilesError::NoSuchPath { .. }))
+    matches!(error, engine::Error::Files(FilesError::NoSuchPath { .. } | FilesError::Mounted { .. }))
 }
 
 /// What is at the path in a container where something is to go, and the path that it leads to.
