@@ -4,7 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use e2e::coracle::{Coracle, Output, finish};
 use e2e::fixtures;
@@ -38,6 +38,32 @@ impl Shared {
         let path = self.path(name);
         format!("{}:{rest}", path.to_str().expect("a text").trim_end_matches('/'))
     }
+}
+
+/// Somebody whom the host gave no ids beside his own.
+const USER: &str = "12345";
+
+/// A copy of what is under test that every user can execute; gives back the command.
+fn installed(directory: PathBuf) -> PathBuf {
+    let distribution = Coracle::binary().ancestors().nth(2).expect("bin/coracle in a directory").to_owned();
+    if !directory.exists() {
+        copy_for_all(&distribution, &directory);
+    }
+    directory.join("bin/coracle")
+}
+
+fn copy_for_all(from: &Path, to: &Path) {
+    let mut copy = Command::new("sh");
+    copy.args(["-c", r#"cp -r "$0" "$1" && chmod -R a+rX "$1""#]).args([from, to]);
+    copy.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let _ = finish(copy, b"").expect(0);
+}
+
+fn as_user(user: &str, program: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(program);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 fn sh(mounts: &[&str], script: &str) -> Output {
@@ -195,6 +221,33 @@ fn a_daemon_lives_as_long_as_its_machine() {
     coracle.nothing_left();
 }
 
+#[test]
+fn what_a_users_container_makes_is_the_users() {
+    let shared = Shared::new();
+    let user = USER.parse().expect("a number");
+    for name in ["", "greeting"] {
+        chown(shared.path(name), Some(user), Some(user)).expect("an owner");
+    }
+    let coracle = installed(shared.path("dist"));
+    let layout = shared.path("busybox");
+    copy_for_all(&fixtures::busybox(), &layout);
+    let run = |words: &[&str]| {
+        let accelerator = std::env::var("CORACLE_TEST_ACCEL").unwrap_or_else(|_| "emulated".into());
+        let mut command = as_user(USER, &coracle);
+        command.env("CORACLE_HOME", shared.path("home")).env("CORACLE_ACCEL", accelerator).args(words);
+        finish(command, b"").expect(0)
+    };
+    let _ = run(&["load", "-q", "-i", layout.to_str().expect("a text")]);
+    let script =
+        "stat -c %u /dir/greeting && touch /dir/roots && chmod 777 /dir && chown 7:8 /dir/roots && cat /dir/greeting";
+    let out = run(&["run", "--rm", "-v", &shared.on("", "/dir"), "busybox", "sh", "-c", script]);
+    assert_eq!(out.text(), "0\nhello\n", "{}", out.stderr);
+    let _ = run(&["run", "--rm", "-u", "1000", "-v", &shared.on("", "/dir"), "busybox", "touch", "/dir/others"]);
+    for name in ["roots", "others"] {
+        assert_eq!(fs::metadata(shared.path(name)).expect("a file").uid(), user, "{name}");
+    }
+}
+
 /// What `coracle share` leaves a program to see, as root and as another user.
 #[test]
 fn a_daemon_sees_what_is_shared_and_nothing_else() {
@@ -206,20 +259,17 @@ fn a_daemon_sees_what_is_shared_and_nothing_else() {
     fs::write(&daemon, script).expect("a script");
     fs::set_permissions(&daemon, fs::Permissions::from_mode(0o755)).expect("a mode");
     fs::set_permissions(shared.path(""), fs::Permissions::from_mode(0o777)).expect("a mode");
-    for user in ["0", "12345"] {
-        let mut command = Command::new("setpriv");
-        command.args(["--reuid", user, "--regid", user, "--clear-groups"]).arg(Coracle::binary()).arg("share");
-        command.arg(&daemon).arg(format!("rw:{}", shared.0.path().display()));
+    for user in ["0", USER] {
+        let mut command = as_user(user, &installed(shared.path("dist")));
+        command.arg("share").arg(&daemon).arg(format!("rw:{}", shared.0.path().display()));
         command.arg(format!("ro:{}", shared.path("greeting").display()));
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
         let out = finish(command, b"").expect(0);
         assert_eq!(out.text(), "0\n1\nhello\nhello\nwritten\nrefused\nrefused\n1\n", "user {user}: {}", out.stderr);
         let new = fs::metadata(shared.path("new")).expect("a file");
         assert_eq!(new.uid().to_string(), user);
         fs::remove_file(shared.path("new")).expect("removed");
     }
-    let mut command = Command::new(Coracle::binary());
-    command.args(["share", "/bin/true", "ro:/nowhere"]).stderr(std::process::Stdio::piped());
-    command.stdout(std::process::Stdio::piped());
+    let mut command = as_user("0", &Coracle::binary());
+    command.args(["share", "/bin/true", "ro:/nowhere"]);
     let _ = finish(command, b"").expect(1).says(&["sharing /nowhere", "No such file"]);
 }

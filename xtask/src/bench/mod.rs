@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: the figures of the README, as ratios of commands timed in turn in one run.
 
 mod debian;
+mod files;
 mod image;
 mod layout;
 mod paired;
@@ -30,18 +31,27 @@ enum Bench {
         #[arg(long, hide = true)]
         inside: bool,
     },
+    /// `git status` and `cargo build` on a bind mount, on the scratch disk, and without a container.
+    Files {
+        /// Already inside the lab.
+        #[arg(long, hide = true)]
+        inside: bool,
+    },
     /// Conversion of a 500 MiB layer; loading and pulling of a Debian image, next to those who unpack.
     Image,
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    if let Bench::Start { inside: true } = arguments.bench {
-        return start::inside(arguments.rounds);
+    match arguments.bench {
+        Bench::Start { inside: true } => return start::inside(arguments.rounds),
+        Bench::Files { inside: true } => return files::inside(arguments.rounds),
+        _ => {}
     }
     setup::ensure()?;
     build::provide("release")?;
     match arguments.bench {
         Bench::Start { .. } => start::run(arguments.rounds),
+        Bench::Files { .. } => files::run(arguments.rounds),
         Bench::Image => {
             image::run(arguments.rounds)?;
             debian::run(arguments.rounds)
