@@ -104,9 +104,8 @@ fn ps_shows_what_docker_shows() {
 #[test]
 fn events_tell_the_story() {
     let coracle = loaded();
-    let mut follower =
-        coracle.command(["events", "--format", "{{.Action}}", "--filter", "type=container"]).spawn().expect("coracle");
-    std::thread::sleep(std::time::Duration::from_millis(500));
+    let follow = ["events", "--since", "1h", "--format", "{{.Action}}", "--filter", "type=container"];
+    let mut follower = coracle.command(follow).spawn().expect("coracle");
     let _ = coracle.coracle(["run", "--name", "it", "busybox", "sh", "-c", "exit 4"]).expect(4);
     let _ = coracle.says(["rm", "it"]);
     let lines = BufReader::new(follower.stdout.take().expect("stdout")).lines().map_while(Result::ok);
