@@ -2,6 +2,7 @@
 
 use e2e::coracle::{Coracle, finish, scaled};
 use e2e::fixtures;
+use e2e::processes::Usage;
 
 fn sleeper(flags: &[&str]) -> Coracle {
     let coracle = Coracle::new();
@@ -66,32 +67,29 @@ fn many_at_once_and_detached() {
     coracle.until("the detached one", |it| it.coracle(["exec", "it", "test", "-e", "/detached"]).code == 0);
 }
 
-/// Bytes of a process in the rows of its `smaps_rollup` that begin so.
-fn bytes_of(pid: i64, rows: &str) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("smaps_rollup");
-    let rows = text.lines().filter(|line| line.starts_with(rows));
-    rows.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>() << 10
-}
-
 /// Program text is left out of the comparison: it is a process's own or not by who else maps it at the moment.
 #[test]
-fn keeper_stays_small_over_many_execs() {
+fn thousand_execs_leave_both_ends_as_small_as_before() {
     let coracle = sleeper(&[]);
-    let keeper = coracle.record("it")["Coracle"]["Keeper"]["Pid"].as_i64().expect("a pid");
-    let descriptors = || std::fs::read_dir(format!("/proc/{keeper}/fd")).expect("descriptors").count();
-    let memory = || bytes_of(keeper, "Anonymous");
-    let at_rest = descriptors();
-    let round = || {
-        (0..scaled(100, 15)).for_each(|_| drop(coracle.coracle(["exec", "it", "true"]).expect(0)));
-        // A command may end before its keeper has closed what it had for it.
-        coracle.until("no more descriptors than before", |_| descriptors() <= at_rest);
-        coracle.until("a small keeper", |_| bytes_of(keeper, "Private_") < 4 << 20);
+    let keeper = coracle.record("it")["Coracle"]["Keeper"]["Pid"].as_i64().and_then(Usage::of).expect("a keeper");
+    let in_the_guest = || {
+        let text = coracle.says(["exec", "it", "grep", "-E", "^(AnonPages|SUnreclaim|KernelStack):", "/proc/meminfo"]);
+        let kilobytes = text.lines().filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+        kilobytes.sum::<u64>() << 10
     };
-    round();
-    let before = memory();
-    round();
+    let at_rest = keeper.descriptors();
+    let round = |count| {
+        (0..count).for_each(|_| drop(coracle.coracle(["exec", "it", "true"]).expect(0)));
+        // A command may end before its keeper has closed what it had for it.
+        coracle.until("no more descriptors than before", |_| keeper.descriptors() <= at_rest);
+        coracle.until("a small keeper", |_| keeper.private() < 4 << 20);
+    };
+    round(scaled(100, 10));
+    let before = (keeper.anonymous(), in_the_guest());
+    round(scaled(1000, 20));
     // What it needs no more goes back a moment later.
-    coracle.until("as little memory as before", |_| memory() < before + (256 << 10));
+    coracle.until("as little memory as before", |_| keeper.anonymous() < before.0 + (256 << 10));
+    coracle.until("a guest as small as before", |_| in_the_guest() < before.1 + (1 << 20));
 }
 
 #[test]

@@ -262,6 +262,12 @@ pub fn scaled(count: usize, in_the_lab: usize) -> usize {
     if std::env::var("CORACLE_TEST_ACCEL").is_ok_and(|accelerator| accelerator == "kvm") { in_the_lab } else { count }
 }
 
+/// Whether what takes minutes is to have its full size: `CORACLE_TEST_FULL=1`.
+#[must_use]
+pub fn full_size() -> bool {
+    std::env::var_os("CORACLE_TEST_FULL").is_some()
+}
+
 /// Keeps this thread, and with it the machines that its commands start, on one processor of the lab. Its emulator runs
 /// each processor in a thread of its own, and a guest that patches its own code while it moves between two of them
 /// sees, about once in fifty boots, code that was never there.

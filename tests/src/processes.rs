@@ -85,3 +85,49 @@ fn role(pid: Pid) -> Option<Role> {
 pub fn kill(pid: Pid) {
     let _ = kill_process(pid, Signal::KILL);
 }
+
+/// What a process has of the host.
+#[derive(Debug, Clone, Copy)]
+pub struct Usage(Pid);
+
+impl Usage {
+    /// That of a process; `None`: it is no pid.
+    #[must_use]
+    pub fn of(pid: i64) -> Option<Self> {
+        Pid::from_raw(i32::try_from(pid).ok()?).map(Self)
+    }
+
+    /// How many descriptors it has. None when it has ended.
+    #[must_use]
+    pub fn descriptors(self) -> usize {
+        fs::read_dir(self.file("fd")).map_or(0, Iterator::count)
+    }
+
+    /// Bytes in memory that are nobody else's.
+    #[must_use]
+    pub fn private(self) -> u64 {
+        self.rows("Private_")
+    }
+
+    /// Bytes in memory that are no file's.
+    #[must_use]
+    pub fn anonymous(self) -> u64 {
+        self.rows("Anonymous:")
+    }
+
+    fn file(self, name: &str) -> String {
+        format!("/proc/{}/{name}", self.0.as_raw_nonzero())
+    }
+
+    fn rows(self, beginning: &str) -> u64 {
+        let text = fs::read_to_string(self.file("smaps_rollup")).unwrap_or_default();
+        let rows = text.lines().filter(|line| line.starts_with(beginning));
+        rows.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).sum::<u64>() << 10
+    }
+}
+
+impl From<Pid> for Usage {
+    fn from(pid: Pid) -> Self {
+        Self(pid)
+    }
+}
