@@ -6,6 +6,7 @@ mod execs;
 mod exits;
 mod files;
 mod identity;
+mod kills;
 mod layers;
 mod leftovers;
 mod lives;

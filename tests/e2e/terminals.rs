@@ -11,12 +11,10 @@ fn start(arguments: &[&str]) -> Terminal {
 
 #[test]
 fn size_and_resize() {
-    let mut terminal = start(&["-it", "busybox", "sh", "-c", "stty size; read go; stty size; exit 3"]);
+    let script = "stty size; until stty size | grep -v 33; do sleep 0.1; done; exit 3";
+    let mut terminal = start(&["-it", "busybox", "sh", "-c", script]);
     terminal.expect("33 111");
     terminal.resize(44, 222);
-    // The new size travels on another connection than the keys.
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    terminal.send("go\r");
     terminal.expect("44 222");
     assert_eq!(terminal.finish(), 3);
 }

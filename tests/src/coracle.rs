@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tempfile::TempDir;
 
+use crate::processes::Mark;
 use crate::{fixtures, workspace};
 
 /// How long one command may take. The lab runs a guest inside a guest in an emulator: generous.
@@ -22,6 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(240);
 pub struct Coracle {
     home: PathBuf,
     environment: Vec<(OsString, OsString)>,
+    /// What all its processes have.
+    mark: Option<Mark>,
     /// What removes the home in the end; none where the home is somebody else's.
     directory: Option<TempDir>,
 }
@@ -90,19 +93,26 @@ impl Coracle {
     #[must_use]
     pub fn new() -> Self {
         let directory = TempDir::with_prefix("coracle-e2e-").expect("a temporary directory");
-        Self { home: directory.path().to_owned(), environment: Vec::new(), directory: Some(directory) }
+        Self { home: directory.path().to_owned(), environment: Vec::new(), mark: None, directory: Some(directory) }
     }
 
     /// A home in a directory that somebody else looks after.
     #[must_use]
     pub fn at(home: &Path) -> Self {
-        Self { home: home.to_owned(), environment: Vec::new(), directory: None }
+        Self { home: home.to_owned(), environment: Vec::new(), mark: None, directory: None }
     }
 
     /// The same with one more environment variable for every command.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.environment.push((name.into(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// The same with a mark on all its processes.
+    #[must_use]
+    pub fn marked(mut self, mark: Mark) -> Self {
+        self.mark = Some(mark);
         self
     }
 
@@ -132,7 +142,8 @@ impl Coracle {
     /// A command with this home, no standard input, and the back end under test.
     #[must_use]
     pub fn command<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(Self::binary());
+        let binary = Self::binary();
+        let mut command = self.mark.map_or_else(|| Command::new(&binary), |mark| mark.command(&binary));
         let accelerator = std::env::var("CORACLE_TEST_ACCEL").unwrap_or_else(|_| "emulated".into());
         if accelerator == "kvm" {
             keep_to_one_processor();
@@ -220,7 +231,8 @@ impl Coracle {
         let _ = self.coracle([OsStr::new("load"), OsStr::new("-i"), path.as_os_str()]).expect(0);
     }
 
-    /// Fails the test if a container, a run directory or a half-made file is left.
+    /// Fails the test if, after one more command, a container, a run directory or a half-made file is left. A keeper
+    /// that is about to end may take its own away.
     ///
     /// # Panics
     ///
@@ -229,13 +241,18 @@ impl Coracle {
     pub fn nothing_left(&self) {
         let listed = self.coracle(["ps", "-a", "-q"]).expect(0);
         assert_eq!(listed.text().trim(), "", "containers are left");
-        for directory in ["data/containers", "data/tmp", "run/containers"] {
-            let path = self.home().join(directory);
-            let left: Vec<PathBuf> = std::fs::read_dir(&path)
-                .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
-                .unwrap_or_default();
-            assert!(left.is_empty(), "left in {}: {left:?}", path.display());
+        let deadline = Instant::now() + DEADLINE / 8;
+        while let Some(left) = self.leftover() {
+            assert!(Instant::now() < deadline, "{} is left", left.display());
+            thread::sleep(Duration::from_millis(20));
         }
+    }
+
+    /// A file that only containers, or commands that run, have.
+    fn leftover(&self) -> Option<PathBuf> {
+        let entries = |name| std::fs::read_dir(self.home().join(name)).into_iter().flatten().flatten();
+        let mut left = ["data/containers", "data/tmp", "run/containers"].into_iter().flat_map(entries);
+        left.next().map(|entry| entry.path())
     }
 }
 
@@ -243,6 +260,12 @@ impl Coracle {
 #[must_use]
 pub fn scaled(count: usize, in_the_lab: usize) -> usize {
     if std::env::var("CORACLE_TEST_ACCEL").is_ok_and(|accelerator| accelerator == "kvm") { in_the_lab } else { count }
+}
+
+/// Whether what takes minutes is to have its full size: `CORACLE_TEST_FULL=1`.
+#[must_use]
+pub fn full_size() -> bool {
+    std::env::var_os("CORACLE_TEST_FULL").is_some()
 }
 
 /// Keeps this thread, and with it the machines that its commands start, on one processor of the lab. Its emulator runs

@@ -7,7 +7,7 @@
 //! - [`terminal`] drives the command line through a pseudo-terminal.
 //! - [`archives`] makes images byte by byte, [`disk`] is a file system that fails when it is told to, and
 //!   [`aftermath`] is what must be true after it did; [`registry`] is Debian's registry with all kinds of access control,
-//!   [`memory`] gives commands no more than so much.
+//!   [`memory`] gives commands no more than so much, [`processes`] finds all that they started.
 //!
 //! The tests themselves are in `tests/e2e/` and `tests/images/`, one module for each promise. `cargo xtask test` runs
 //! the first twice, on emulation and on KVM inside the lab; the second needs no machine.
@@ -18,6 +18,7 @@ pub mod coracle;
 pub mod disk;
 pub mod fixtures;
 pub mod memory;
+pub mod processes;
 pub mod registry;
 pub mod terminal;
 

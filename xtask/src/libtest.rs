@@ -28,21 +28,37 @@ impl Tally {
         Some(Self { passed: count("passed")?, failed: count("failed")? })
     }
 
-    /// The same after `failed tests were run again, with the results `again`.
-    pub(crate) fn mended_by(self, again: Self) -> Self {
-        Self { passed: self.passed + again.passed, failed: self.failed.saturating_sub(again.passed) }
-    }
-
     /// A program that failed although every test it spoke of passed still counts as a failure.
     pub(crate) fn of_program(self, succeeded: bool) -> Self {
         if succeeded || self.failed > 0 { self } else { Self { failed: 1, ..self } }
     }
 }
 
-/// The name in a line `test exits::code ... FAILED`.
-pub(crate) fn failed_test(line: &str) -> Option<&str> {
-    let name = line.trim().strip_prefix("test ")?.strip_suffix(" ... FAILED")?;
-    (!name.contains(char::is_whitespace)).then_some(name)
+/// What a line says of one test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome<'a> {
+    /// `test exits::code ... ok`
+    Passed(&'a str),
+    /// `test exits::code ... FAILED`
+    Failed(&'a str),
+}
+
+impl<'a> Outcome<'a> {
+    /// Reads the line of a test that came to an end; `None` for any other.
+    pub(crate) fn of_line(line: &'a str) -> Option<Self> {
+        let (name, word) = line.trim().strip_prefix("test ")?.split_once(" ... ")?;
+        match word {
+            _ if name.contains(char::is_whitespace) => None,
+            "ok" => Some(Self::Passed(name)),
+            "FAILED" => Some(Self::Failed(name)),
+            _ => None,
+        }
+    }
+}
+
+/// The name in a line `exits::code: test` of a test program's list.
+pub(crate) fn listed_test(line: &str) -> Option<&str> {
+    line.strip_suffix(": test")
 }
 
 impl AddAssign for Tally {
@@ -82,24 +98,20 @@ mod tests {
     }
 
     #[test]
-    fn failed_tests_are_named() {
-        assert_eq!(failed_test("test exits::code ... FAILED"), Some("exits::code"));
+    fn tests_that_ended_are_named() {
+        assert_eq!(Outcome::of_line("test exits::code ... FAILED"), Some(Outcome::Failed("exits::code")));
+        assert_eq!(Outcome::of_line("test exits::code ... ok"), Some(Outcome::Passed("exits::code")));
         for line in [
-            "test exits::code ... ok",
+            "test exits::code ... ",
+            "test exits::code ... ignored",
             "test result: FAILED. 1 passed; 1 failed",
             "    exits::code",
             "test a b ... FAILED",
         ] {
-            assert_eq!(failed_test(line), None, "{line}");
+            assert_eq!(Outcome::of_line(line), None, "{line}");
         }
-    }
-
-    #[test]
-    fn what_passes_the_second_time_has_passed() {
-        let first = Tally { passed: 70, failed: 2 };
-        assert_eq!(first.mended_by(Tally { passed: 2, failed: 0 }), Tally { passed: 72, failed: 0 });
-        assert_eq!(first.mended_by(Tally { passed: 1, failed: 1 }), Tally { passed: 71, failed: 1 });
-        assert_eq!(first.mended_by(Tally { passed: 0, failed: 1 }), first);
+        assert_eq!(listed_test("exits::code: test"), Some("exits::code"));
+        assert_eq!(listed_test("2 tests, 0 benchmarks"), None);
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! 2. `--fuzz`: every fuzz target for a while.
 //! 3. `--images`: the end-to-end tests of images, which need no machine.
 //! 4. `--emulated`: the end-to-end tests on software emulation.
-//! 5. `--kvm`: the same test binary inside the lab, on KVM; a few failures are run once more, as the lab is an emulator.
+//! 5. `--kvm`: the same test binary inside the lab, on KVM; what a lab that breaks down leaves open, and a few failures,
+//!    are run once more in another, as the lab is an emulator.
 //!
 //! Without any of these flags, all five. The last line is `N passed, N failed`.
+
+mod course;
 
 use std::ffi::OsString;
 use std::fs;
@@ -18,8 +21,9 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::lab::{self, Machine};
-use crate::libtest::{self, Tally};
+use crate::libtest::{Outcome, Tally, listed_test};
 use crate::{build, fuzz, process, project, setup};
+use course::Course;
 
 /// Runs the tests: unit, fuzz, end-to-end of images, end-to-end on emulation, end-to-end on KVM in the lab.
 #[derive(Debug, clap::Args)]
@@ -117,38 +121,26 @@ fn emulated(arguments: &Arguments) -> Result<Tally> {
     )
 }
 
-/// Most failed tests that are run again: an emulator's hiccups are few, a fault of ours seldom comes alone.
-const FEW: usize = 3;
-
-/// The lab is an emulator that runs a guest inside a guest, and about one boot in some hundreds dies of it before a
-/// line of ours has run. So a few tests that failed are run once more, in a lab of their own, and that is told: what
-/// fails twice has failed.
+/// Runs the tests in the lab, and what is open after that in another one: see [`course`].
 fn kvm(arguments: &Arguments) -> Result<Tally> {
     let test = end_to_end("e2e")?;
-    let mut command = vec![test.clone()];
-    command.extend(arguments.filters.iter().cloned());
-    let first = in_the_lab(&command)?;
-    let failed = &first.failed_tests;
-    if failed.is_empty() || failed.len() > FEW || failed.len() != first.tally.failed {
-        return Ok(first.tally);
+    let mut list = Command::new(&test);
+    let listed = process::text_of(list.args(["--list", "--format", "terse"]).args(&arguments.filters))?;
+    let mut course = Course::new(listed.lines().filter_map(listed_test));
+    while let Some(names) = course.next_lab() {
+        if course.is_again() {
+            println!("once more, as the lab's emulator may be at fault: {}", names.join(", "));
+        }
+        let mut command = vec![test.clone(), "--exact".into()];
+        command.extend(names.into_iter().map(OsString::from));
+        course.take(&in_a_lab(&command)?);
     }
-    println!("once more, as the lab's emulator may be at fault: {}", failed.join(", "));
-    let mut command = vec![test, "--exact".into()];
-    command.extend(failed.iter().map(OsString::from));
-    Ok(first.tally.mended_by(in_the_lab(&command)?.tally))
+    course.failures().iter().for_each(|name| println!("failed in the lab: {name}"));
+    Ok(course.tally())
 }
 
-/// Runs the tests in the lab; a lab that ended before they did is booted once more.
-fn in_the_lab(command: &[OsString]) -> Result<Results> {
-    if let Some(results) = in_a_lab(command)? {
-        return Ok(results);
-    }
-    println!("the lab itself broke down, which says nothing about the tests: once more");
-    Ok(in_a_lab(command)?.unwrap_or(Results { tally: Tally::FAILURE, failed_tests: Vec::new() }))
-}
-
-/// Runs the tests in one lab; `None` if it ended before they did. Its last words are then shown.
-fn in_a_lab(command: &[OsString]) -> Result<Option<Results>> {
+/// Runs the tests in one lab. The last words of one that broke down are shown.
+fn in_a_lab(command: &[OsString]) -> Result<Results> {
     let console = project::output("lab-console.log");
     let mut lab = Machine::for_tests(&console).boot(command, &[("CORACLE_TEST_ACCEL", "kvm")])?;
     let (out, mut err) = lab.outputs();
@@ -156,14 +148,13 @@ fn in_a_lab(command: &[OsString]) -> Result<Option<Results>> {
     let results = read_results(out, &mut io::stdout())?;
     let status = lab.wait()?;
     let _ = errors.join();
-    if status != lab::NO_STATUS {
-        return Ok(Some(Results { tally: results.tally.of_program(status == 0), ..results }));
+    if status == lab::NO_STATUS {
+        let words = fs::read(&console).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words);
+        let lines: Vec<&str> = words.lines().collect();
+        println!("the lab itself broke down; its last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
     }
-    let words = fs::read(&console).unwrap_or_default();
-    let words = String::from_utf8_lossy(&words);
-    let lines: Vec<&str> = words.lines().collect();
-    println!("the lab's last words:\n{}", lines[lines.len().saturating_sub(40)..].join("\n"));
-    Ok(None)
+    Ok(results)
 }
 
 /// Everything that the end-to-end tests run and read; gives back the binary of those called `name`.
@@ -193,22 +184,28 @@ fn tally(command: &mut Command) -> Result<Tally> {
 }
 
 /// What a test program said.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Results {
     tally: Tally,
+    /// Names of the tests that passed.
+    passed: Vec<String>,
     /// Names of the tests that failed.
-    failed_tests: Vec<String>,
+    failed: Vec<String>,
 }
 
 /// Adds up the results in a program's output while passing it on.
 fn read_results(output: impl Read, shown: &mut impl Write) -> Result<Results> {
-    let mut results = Results { tally: Tally::default(), failed_tests: Vec::new() };
+    let mut results = Results::default();
     for line in BufReader::new(output).split(b'\n') {
         let line = line?;
         let text = String::from_utf8_lossy(&line);
         let of_line = Tally::of_line(&text);
         results.tally += of_line.unwrap_or_default();
-        results.failed_tests.extend(libtest::failed_test(&text).map(str::to_owned));
+        match Outcome::of_line(&text) {
+            Some(Outcome::Passed(name)) => results.passed.push(name.to_owned()),
+            Some(Outcome::Failed(name)) => results.failed.push(name.to_owned()),
+            None => {}
+        }
         if is_worth_showing(&line, of_line) {
             shown.write_all(&line)?;
             shown.write_all(b"\n")?;
@@ -241,11 +238,11 @@ mod tests {
     #[test]
     fn results_are_summed_and_empty_ones_not_shown() {
         let output = "running 2 tests\ntest result: ok. 2 passed; 0 failed; 0 ignored\n\nrunning 0 tests\n\
-                      test result: ok. 0 passed; 0 failed; 0 ignored\ntest a::b ... FAILED\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n";
+                      test result: ok. 0 passed; 0 failed; 0 ignored\ntest a::b ... FAILED\ntest a::c ... ok\ntest result: FAILED. 0 passed; 1 failed; 0 ignored\n";
         let mut shown = Vec::new();
         let results = read_results(output.as_bytes(), &mut shown).expect("read");
         assert_eq!(results.tally, Tally { passed: 2, failed: 1 });
-        assert_eq!(results.failed_tests, ["a::b"]);
-        assert_eq!(String::from_utf8(shown).expect("text").lines().count(), 4);
+        assert_eq!((results.failed, results.passed), (vec!["a::b".to_owned()], vec!["a::c".to_owned()]));
+        assert_eq!(String::from_utf8(shown).expect("text").lines().count(), 5);
     }
 }

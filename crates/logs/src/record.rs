@@ -25,7 +25,7 @@ pub struct Record {
     pub text: String,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Line<'a> {
     #[serde(borrow)]
     log: Cow<'a, str>,
@@ -51,27 +51,75 @@ impl Record {
     }
 }
 
-/// Appends the line of a record.
-pub(crate) fn encode(stream: Stream, time: &str, output: &[u8], line: &mut Vec<u8>) {
-    let record = Line { log: String::from_utf8_lossy(output), stream, time: Cow::Borrowed(time) };
-    // Writing into memory does not fail, and neither does text.
-    let _ = serde_json::to_writer(&mut *line, &record);
-    line.push(b'\n');
+/// What all records of one moment and stream end with.
+#[derive(Debug)]
+pub(crate) struct Stamp(String);
+
+impl Stamp {
+    pub(crate) fn new(stream: Stream, nanoseconds: i64) -> Self {
+        let stream = match stream {
+            Stream::Stdout => "stdout",
+            Stream::Stderr => "stderr",
+        };
+        Self(format!("\",\"stream\":\"{stream}\",\"time\":\"{}\"}}\n", format_time(nanoseconds)))
+    }
+}
+
+/// Appends the line of a record: by hand, for this is the way of every byte that a container writes.
+pub(crate) fn encode(stamp: &Stamp, output: &[u8], line: &mut Vec<u8>) {
+    line.extend_from_slice(b"{\"log\":\"");
+    if std::str::from_utf8(output).is_ok() {
+        escape(output, line);
+    } else {
+        escape(String::from_utf8_lossy(output).as_bytes(), line);
+    }
+    line.extend_from_slice(stamp.0.as_bytes());
+}
+
+/// Appends text as it stands in a string of JSON (RFC 8259, section 7).
+fn escape(mut text: &[u8], line: &mut Vec<u8>) {
+    loop {
+        let (plain, rest) = text.split_at(plain_length(text));
+        line.extend_from_slice(plain);
+        let Some((&byte, rest)) = rest.split_first() else { return };
+        match byte {
+            b'\n' => line.extend_from_slice(b"\\n"),
+            b'\r' => line.extend_from_slice(b"\\r"),
+            b'\t' => line.extend_from_slice(b"\\t"),
+            b'"' | b'\\' => line.extend_from_slice(&[b'\\', byte]),
+            _ => {
+                let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
+                line.extend_from_slice(&[b'\\', b'u', b'0', b'0', digit(byte >> 4), digit(byte & 0xf)]);
+            }
+        }
+        text = rest;
+    }
+}
+
+/// How many bytes stand for themselves, block by block: the compiler looks at a whole one at once.
+fn plain_length(text: &[u8]) -> usize {
+    const BLOCK: usize = 32;
+    let is_plain = |byte: u8| byte >= b' ' && byte != b'"' && byte != b'\\';
+    let all_plain = |block: &&[u8]| block.iter().fold(true, |all, &byte| all & is_plain(byte));
+    let blocks = text.chunks_exact(BLOCK).take_while(all_plain).count() * BLOCK;
+    blocks + text[blocks..].iter().take_while(|&&byte| is_plain(byte)).count()
 }
 
 /// A moment as records spell it.
-pub(crate) fn format_time(nanoseconds: i64) -> String {
+fn format_time(nanoseconds: i64) -> String {
     jiff::Timestamp::from_nanosecond(i128::from(nanoseconds)).map_or_else(|_| String::new(), |t| format!("{t:.9}"))
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn the_format_is_dockers() {
         let mut line = Vec::new();
-        encode(Stream::Stdout, &format_time(1_767_323_045_678_901_234), b"a\t\"b\"\x1b\xff\n", &mut line);
+        encode(&Stamp::new(Stream::Stdout, 1_767_323_045_678_901_234), b"a\t\"b\"\x1b\xff\n", &mut line);
         let expected = concat!(
             r#"{"log":"a\t\"b\"\u001b"#,
             "\u{fffd}",
@@ -83,6 +131,16 @@ mod tests {
         assert_eq!(record.time, 1_767_323_045_678_901_234);
         assert_eq!((record.stream, record.text.as_str()), (Stream::Stdout, "a\t\"b\"\u{1b}\u{fffd}\n"));
         assert!(!record.is_partial());
+    }
+
+    proptest! {
+        #[test]
+        fn text_is_escaped_and_read_again(text in "([ -~]{0,70}|[\\x00-\\x7f]{0,9}|\\PC){0,9}") {
+            let mut line = Vec::new();
+            encode(&Stamp::new(Stream::Stderr, 0), text.as_bytes(), &mut line);
+            prop_assert!(line[..line.len() - 1].iter().all(|&byte| byte >= b' '));
+            prop_assert_eq!(Record::parse(&line), Some(Record { stream: Stream::Stderr, time: 0, text }));
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, Read, Seek, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
@@ -10,11 +10,14 @@ use std::{
 
 use crate::{
     MAX_ENCODED, MAX_LINE, file, numbers,
-    record::{Stream, encode, format_time},
+    record::{Stamp, Stream, encode},
 };
 
-/// Most bytes of lines that are put together before they are written.
+/// Space for lines that are put together before they are written.
 const BATCH: usize = 64 << 10;
+
+/// With so many they are written: then any one more has room that needs no escapes.
+const FULL: usize = BATCH - MAX_LINE - 256;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,14 +78,15 @@ impl Writer {
 
     /// Takes output. What ends no line waits for more.
     pub fn push(&mut self, stream: Stream, mut output: &[u8]) {
-        let time = format_time(now());
+        let stamp = Stamp::new(stream, now());
         let mut held = std::mem::take(self.held(stream));
-        while let Some(end) = output.iter().position(|&byte| byte == b'\n') {
-            let (line, rest) = output.split_at(end + 1);
-            self.push_piece(stream, &time, &mut held, line);
+        while !output.is_empty() {
+            let mut rest = output;
+            // Memory is read without an error.
+            let length = rest.skip_until(b'\n').unwrap_or(output.len());
+            self.push_piece(&stamp, &mut held, &output[..length]);
             output = rest;
         }
-        self.push_piece(stream, &time, &mut held, output);
         self.flush();
         // What waits is small, and most output ends with a line.
         if held.is_empty() {
@@ -93,11 +97,11 @@ impl Writer {
 
     /// Writes the lines that have not ended: nothing more comes for now.
     pub fn finish(&mut self) {
-        let time = format_time(now());
+        let now = now();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let held = std::mem::take(self.held(stream));
             if !held.is_empty() {
-                self.append(stream, &time, &held);
+                self.append(&Stamp::new(stream, now), &held);
             }
         }
         self.flush();
@@ -111,9 +115,9 @@ impl Writer {
     }
 
     /// Takes at most one line: whole records go to the batch, the rest stays in `held`.
-    fn push_piece(&mut self, stream: Stream, time: &str, held: &mut Vec<u8>, mut piece: &[u8]) {
+    fn push_piece(&mut self, stamp: &Stamp, held: &mut Vec<u8>, mut piece: &[u8]) {
         if held.is_empty() && piece.len() <= MAX_LINE && piece.ends_with(b"\n") {
-            return self.append(stream, time, piece);
+            return self.append(stamp, piece);
         }
         loop {
             let (now, later) = piece.split_at(piece.len().min(MAX_LINE - held.len()));
@@ -124,7 +128,7 @@ impl Writer {
                 return;
             }
             let cut = if whole { held.len() } else { character_boundary(held) };
-            self.append(stream, time, &held[..cut]);
+            self.append(stamp, &held[..cut]);
             held.drain(..cut);
             if piece.is_empty() && held.is_empty() {
                 return;
@@ -132,12 +136,12 @@ impl Writer {
         }
     }
 
-    fn append(&mut self, stream: Stream, time: &str, output: &[u8]) {
-        encode(stream, time, output, &mut self.batch);
+    fn append(&mut self, stamp: &Stamp, output: &[u8]) {
+        encode(stamp, output, &mut self.batch);
         self.batched += 1;
         let length = self.current.as_ref().map_or(0, |current| current.length);
         let full = length + self.batch.len() as u64 >= self.limits.max_size;
-        if full || self.batch.len() >= BATCH {
+        if full || self.batch.len() >= FULL {
             self.flush();
         }
     }
@@ -158,13 +162,13 @@ impl Writer {
         // One batch's space is kept, whatever the largest one took.
         self.batch = batch;
         self.batch.clear();
-        self.batch.shrink_to(if self.batch.capacity() > BATCH { 0 } else { BATCH });
+        self.batch.shrink_to(BATCH);
     }
 
     fn tell_of_loss(&mut self) {
         let text = format!("coracle: {} records of output are lost: they could not be written\n", self.lost);
         let mut line = Vec::with_capacity(MAX_ENCODED.min(256));
-        encode(Stream::Stderr, &format_time(now()), text.as_bytes(), &mut line);
+        encode(&Stamp::new(Stream::Stderr, now()), text.as_bytes(), &mut line);
         if self.write(&line).is_ok() {
             self.lost = 0;
         }

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tempfile::NamedTempFile;
 
@@ -194,9 +194,8 @@ impl Lab {
         if let Some(status) = self.job.status()? {
             return Ok(status);
         }
-        let reason = if self.stop.load(Ordering::Relaxed) {
-            "a signal ended it"
-        } else if Instant::now() > self.deadline {
+        ensure!(!self.stop.load(Ordering::Relaxed), "a signal ended the lab");
+        let reason = if Instant::now() > self.deadline {
             "its time was over (--timeout)"
         } else {
             "it ended by itself (--console FILE shows its last words)"

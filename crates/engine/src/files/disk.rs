@@ -3,7 +3,7 @@
 //! ```text
 //!  not live   claimed for its files: it is not started or removed meanwhile
 //!  running    frozen by its guest, which has written everything out and lets writers wait; thawed at the end, and if it
-//!             had thawed by itself before, what was read is not used
+//!             had thawed by itself before, what was read is not used; one that is being stopped is waited for
 //!  paused     refused: what its guest has not written out yet nobody can ask it for
 //! ```
 
@@ -16,7 +16,12 @@ use state::{Claim, ContainerRecord, StateError};
 
 use super::error::FilesError;
 use super::view::View;
-use crate::{Engine, claim::Claimed, error::Error, keeper::client::Frozen};
+use crate::{
+    Engine,
+    claim::Claimed,
+    error::Error,
+    keeper::{client::Frozen, wire::DOES_NOT_RUN},
+};
 
 /// How long another command may have the container's files, before this one gives up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,13 +56,26 @@ impl Engine {
                 Err(Error::State(StateError::Claimed { claim: Claim::Files, .. })) if Instant::now() < deadline => {
                     thread::sleep(INTERVAL);
                 }
-                Err(Error::State(StateError::ContainerRunning { .. })) => {
-                    let (record, connection) = self.reach_running(&id)?;
-                    return Ok(AtRest { engine: self, record, hold: Hold::Frozen(connection.freeze()?) });
-                }
+                Err(Error::State(StateError::ContainerRunning { .. })) => match self.frozen(&id) {
+                    Err(error) if Instant::now() < deadline && self.is_about_to_end(&id, &error)? => {
+                        thread::sleep(INTERVAL);
+                    }
+                    frozen => return frozen,
+                },
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    fn frozen(&self, id: &str) -> Result<AtRest<'_>, Error> {
+        let (record, connection) = self.reach_running(id)?;
+        Ok(AtRest { engine: self, record, hold: Hold::Frozen(connection.freeze()?) })
+    }
+
+    /// Whether a container could not be frozen because it is being stopped, or was: its files can be had in a moment.
+    fn is_about_to_end(&self, id: &str, error: &Error) -> Result<bool, Error> {
+        let stops = matches!(error, Error::Refused { reason, .. } if reason == DOES_NOT_RUN);
+        Ok(stops || !self.container(id)?.state.is_live())
     }
 
     /// Looks at a container's tree.

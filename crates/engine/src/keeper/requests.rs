@@ -12,7 +12,7 @@ use super::{
     process::Audience,
     usage,
     watch::{ExecOwner, Keeper, QUIET, Then},
-    wire::{Exec, FromKeeper, GuestUsage, OutputStream, ProcessRow, ToKeeper, Update, Usage},
+    wire::{DOES_NOT_RUN, Exec, FromKeeper, GuestUsage, OutputStream, ProcessRow, ToKeeper, Update, Usage},
 };
 use crate::{error::Error, timings};
 
@@ -213,7 +213,7 @@ impl<'a, M: Hull, F: FnMut() -> Result<M, Error>> Keeper<'a, M, F> {
     /// The machine, if its process runs.
     fn running(&mut self) -> Result<&mut Generation<'a, M>, String> {
         let runs = self.generation.as_mut().filter(|generation| generation.is_running());
-        runs.ok_or_else(|| "the container does not run at the moment".to_owned())
+        runs.ok_or_else(|| DOES_NOT_RUN.to_owned())
     }
 
     /// The machine, if its guest can be asked.

@@ -75,6 +75,9 @@ pub use self::message::{
 /// Version of this conversation.
 pub const VERSION: u32 = 2;
 
+/// Why a request is refused that a container meets as long as its process runs: it starts, or is being stopped.
+pub const DOES_NOT_RUN: &str = "the container does not run at the moment";
+
 /// Most descriptors that wait for the message that takes them.
 const MAX_DESCRIPTORS: usize = 8;
 
