@@ -297,7 +297,7 @@ fn two_mebibytes_of_arguments_fit() {
 /// Bytes that must not change without a new [`VERSION`]: host and guest may come from different builds.
 #[test]
 fn golden_bytes() {
-    assert_eq!((VERSION, CONTROL_PORT, STREAM_PORT), (2, 1024, 1025));
+    assert_eq!((VERSION, CONTROL_PORT, STREAM_PORT), (3, 1024, 1025));
     let container = || ContainerId("c1".to_owned());
     let process = ProcessId(300);
     let row = ProcessRow {
@@ -404,7 +404,7 @@ fn golden_requests() {
     let create = HostMessage::Create { container: ContainerId("c1".to_owned()), config: Box::new(config) };
     let expected =
         b"\0\x02c1\x04root\x07scratch\x01\x01h\x14127.0.0.1 localhost\n\0\0\x01\x02/t\x02ro\x01\x02v0\x02/v\0\x01\
-        \x80\x80\x80\x20\x01\x03a.b\x011\x01\x80\x80\x40\0\x01\x07\x01\x02";
+        \x01\x010\x02/b\x01\x80\x80\x80\x20\x01\x03a.b\x011\x01\x80\x80\x40\0\x01\x07\x01\x02";
     assert_eq!(encode_frame(&create).unwrap()[4..], expected[..]);
     let spec = ProcessSpec {
         task: Task::Program,
